@@ -1,0 +1,1 @@
+"""One thin file per command: read nouns, call one function, write nouns."""

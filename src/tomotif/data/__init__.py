@@ -1,0 +1,1 @@
+"""Nouns to batches: datasets, wedge-safe augmentation, splits by tomogram."""

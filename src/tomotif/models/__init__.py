@@ -1,0 +1,1 @@
+"""Network architectures: tensors in, tensors out. No files, no losses."""

@@ -1,0 +1,1 @@
+"""Run folders to one HTML page. Imports no task."""
