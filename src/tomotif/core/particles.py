@@ -50,7 +50,7 @@ class Particles:
 
     def __post_init__(self) -> None:
         n = len(self.tomogram)
-        turned = 0 if n == 0 else len(self.orientation)
+        turned = len(self.orientation)
         if self.position.shape != (n, 3) or turned != n or len(self.columns) != n:
             raise InputError(
                 f"expected one row a particle, got {n} tomogram names, positions of shape {self.position.shape}, "
@@ -131,5 +131,5 @@ class Particles:
 
 
 def identity_rotations(count: int) -> Rotation:
-    """``count`` identity rotations; for 0 a single one stands in, because scipy has no empty Rotation everywhere."""
-    return Rotation.from_quat(np.tile([0.0, 0.0, 0.0, 1.0], (max(count, 1), 1)))
+    """``count`` rotations by nothing."""
+    return Rotation.from_quat(np.tile([0.0, 0.0, 0.0, 1.0], (count, 1)))

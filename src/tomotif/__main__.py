@@ -1,0 +1,5 @@
+"""`python -m tomotif` is `tomotif`."""
+
+from tomotif.cli.app import main
+
+main()

@@ -1,0 +1,89 @@
+"""Batches of boxes read straight from the memory-mapped stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from tomotif.core.subtomograms import Subtomograms
+from tomotif.data.augment import Flip, augment
+
+
+@dataclass(frozen=True)
+class BatchKey:
+    """Which rows make a batch, and the seed of its augmentation."""
+
+    rows: NDArray[np.int64]
+    seed: int
+
+
+class EpochBatches(Sampler[BatchKey]):
+    """Batches of one epoch: shuffled by (seed, epoch) alone, so that a resumed run sees what the killed one would have.
+
+    Parameters
+    ----------
+    rows
+        Rows of the stack to draw from.
+    batch_size
+        Particles a batch.
+    seed
+        Seed of the shuffle.
+    shuffle
+        Keep the order when False.
+    """
+
+    def __init__(self, rows: NDArray[np.int64], batch_size: int, *, seed: int = 0, shuffle: bool = True) -> None:
+        self.rows, self.batch_size, self.seed, self.shuffle, self.epoch = rows, batch_size, seed, shuffle, 0
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take note of the epoch; the trainer calls this."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(self.rows) if self.shuffle else self.rows
+        seeds = rng.integers(2**31, size=len(self))
+        for part, seed in zip(np.array_split(order, len(self)), seeds, strict=True):
+            yield BatchKey(np.sort(part), int(seed))
+
+
+class BoxBatches(Dataset[tuple[Tensor, Tensor]]):
+    """Boxes and their class indices, a batch at a time.
+
+    Parameters
+    ----------
+    subtomograms
+        The stack.
+    targets
+        Class index of every row, shape (n,).
+    flips
+        Wedge-safe flips; none means no augmentation.
+    max_shift_px
+        Largest random shift in voxels along each axis.
+    """
+
+    def __init__(
+        self, subtomograms: Subtomograms, targets: NDArray[np.int64], *, flips: list[Flip], max_shift_px: int = 0
+    ) -> None:
+        self.subtomograms, self.targets, self.flips, self.max_shift_px = subtomograms, targets, flips, max_shift_px
+
+    def __getitem__(self, key: BatchKey) -> tuple[Tensor, Tensor]:
+        """Boxes (n, 1, d, d, d) float32 and class indices (n,)."""
+        boxes = torch.from_numpy(self.subtomograms.boxes(key.rows))[:, None]
+        if self.flips:
+            boxes = augment(boxes, self.flips, self.max_shift_px, torch.Generator().manual_seed(key.seed))
+        return boxes, torch.from_numpy(self.targets[key.rows])
+
+
+def loader(dataset: BoxBatches, batches: EpochBatches) -> DataLoader[tuple[Tensor, Tensor]]:
+    """One DataLoader item is one whole batch: the stack is read in this process, which the page cache makes fast."""
+    return DataLoader(dataset, sampler=batches, batch_size=None)

@@ -1,0 +1,116 @@
+"""Model folders: ``model.safetensors`` (weights) and ``model.json`` (all that is needed to use them)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tomotif.core.errors import InputError
+from tomotif.core.settings import Settings
+from tomotif.core.subtomograms import Subtomograms
+from tomotif.io.files import read_json, replacing, write_json
+from tomotif.io.run_folder import digest
+from tomotif.models import build_model
+
+WEIGHTS = "model.safetensors"
+CARD = "model.json"
+
+
+class ModelCard(Settings):
+    """What a trained network is and what it takes."""
+
+    architecture: str
+    """Registry name of the network."""
+    classes: tuple[str, ...]
+    """Class names in the order of the logits."""
+    box_px: int
+    """Edge of a box in voxels."""
+    voxel_size: float
+    """Edge of a voxel in Å."""
+    normalisation: Literal["z-score per box, bright"] = "z-score per box, bright"
+    """What the boxes must be."""
+    validation_accuracy: float | None = None
+    """Fraction of validation particles named correctly."""
+    training: dict[str, float | int | str | None] = Field(default_factory=dict)
+    """Settings of the training run."""
+    weights_blake2: str = ""
+    """Hash of the weight file."""
+
+    def check_fits(self, subtomograms: Subtomograms) -> None:
+        """Raise InputError when these boxes are not what the network was trained on."""
+        if subtomograms.box_px != self.box_px:
+            raise InputError(
+                f"the model expects boxes of {self.box_px} voxels, got {subtomograms.box_px}; "
+                f"extract with --box-px {self.box_px}"
+            )
+        if abs(subtomograms.voxel_size / self.voxel_size - 1) > 0.02:
+            raise InputError(
+                f"the model expects voxels of {self.voxel_size:g} Å, got {subtomograms.voxel_size:g} Å; "
+                f"extract with --voxel-size {self.voxel_size:g}"
+            )
+
+
+def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
+    """Write a model folder; the card, which names the weights' hash, comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / WEIGHTS) as part:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, part)
+    card = card.model_copy(update={"weights_blake2": digest(folder / WEIGHTS)})
+    write_json(folder / CARD, card.model_dump(mode="json"))
+
+
+def find_model_folder(path: Path) -> Path:
+    """The model folder itself: ``RUN/model`` is found from ``RUN``."""
+    return path / "model" if (path / "model" / CARD).exists() else path
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read and check ``model.json``.
+
+    Raises
+    ------
+    InputError
+        When it is missing or not a model card of ours.
+    """
+    path = folder / CARD
+    if not path.exists():
+        raise InputError(
+            f"expected a model folder with {CARD} at {folder}, found none; give the folder of a training run"
+        )
+    try:
+        return ModelCard.model_validate(read_json(path))
+    except (ValidationError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(
+            f"expected a model card in {path}, got one that does not read ({first}); train again"
+        ) from error
+
+
+def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
+    """Read a model folder, in evaluation mode.
+
+    Raises
+    ------
+    InputError
+        When a file is missing, or the weights are not the ones the card names.
+    """
+    card = read_card(folder)
+    weights = folder / WEIGHTS
+    if not weights.exists():
+        raise InputError(f"expected the weights at {weights}, found none; copy the whole model folder or train again")
+    if digest(weights) != card.weights_blake2:
+        raise InputError(
+            f"expected {weights} to be what {CARD} describes, got other content (its hash differs); "
+            "the weights were changed or damaged: copy the model folder again or train again"
+        )
+    model = build_model(card.architecture, card.box_px, len(card.classes))
+    try:
+        model.load_state_dict(load_file(weights))
+    except (RuntimeError, SafetensorError) as error:
+        raise InputError(f"expected weights of {card.architecture!r} in {weights}, got others; train again") from error
+    return model.eval(), card

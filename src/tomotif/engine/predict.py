@@ -1,0 +1,153 @@
+"""Prediction: a stack on disk through a network, shard by shard, in constant memory.
+
+Each shard's result is a file that appears whole, so a killed run repeats at most the shards it was in, and the
+assembled result is the same bytes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tomotif.engine.execute import Progress, run_all
+from tomotif.engine.model_folder import ModelCard, load_model
+from tomotif.io.files import replacing
+from tomotif.io.stack import open_stack
+
+Runtime = Literal["openvino", "torch"]
+Predictor = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Boxes ``start`` to ``stop`` of a stack, the network they go through, and where the result goes."""
+
+    model: Path
+    stack: Path
+    start: int
+    stop: int
+    output: Path
+    runtime: Runtime
+    batch_size: int
+
+
+def torch_predictor(folder: Path, batch_size: int) -> Predictor:
+    """Run the network in PyTorch, on the GPU when there is one."""
+    model, _ = load_model(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # stubs lack 3-D
+
+    @torch.inference_mode()
+    def predict(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        x = torch.from_numpy(boxes).to(device).contiguous(memory_format=torch.channels_last_3d)
+        return model(x).float().cpu().numpy()
+
+    return predict
+
+
+def openvino_predictor(folder: Path, batch_size: int) -> Predictor:
+    """Run the network in OpenVINO on the CPU, in 32-bit floats."""
+    import openvino
+
+    model, card = load_model(folder)
+    shape = (batch_size, 1, card.box_px, card.box_px, card.box_px)
+    with torch.random.fork_rng():
+        graph = openvino.convert_model(model, example_input=torch.zeros(shape), input=[shape])
+    compiled = openvino.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"})
+
+    def predict(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.array(compiled([boxes])[0], dtype=np.float32)
+
+    return predict
+
+
+@lru_cache(maxsize=2)
+def predictor(folder: Path, runtime: Runtime, batch_size: int, weights: str) -> Predictor:
+    """Build the predictor of a model folder once per process and per state of its weights."""
+    build = {"torch": torch_predictor, "openvino": openvino_predictor}[runtime]
+    return build(folder, batch_size)
+
+
+def predict_boxes(predict: Predictor, boxes: NDArray[np.floating], batch_size: int) -> NDArray[np.float32]:
+    """Logits (n, L) of boxes (n, d, d, d); the last batch is filled up, because graphs have a fixed batch size."""
+    results = []
+    for start in range(0, len(boxes), batch_size):
+        batch = np.asarray(boxes[start : start + batch_size], dtype=np.float32)[:, None]
+        missing = batch_size - len(batch)
+        full = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)]) if missing else batch
+        results.append(predict(full)[: len(batch)])
+    return np.concatenate(results)
+
+
+def predict_shard(shard: Shard) -> None:
+    """Predict one shard and leave its logits in ``shard.output``; nothing to do when they are there."""
+    if shard.output.exists():
+        return
+    _, card = load_model(shard.model)
+    predict = predictor(shard.model, shard.runtime, shard.batch_size, card.weights_blake2)
+    stack, _ = open_stack(shard.stack)
+    logits = predict_boxes(predict, stack[shard.start : shard.stop], shard.batch_size)
+    with replacing(shard.output) as part, part.open("wb") as file:
+        np.save(file, logits, allow_pickle=False)
+
+
+def predict_stack(
+    model: Path,
+    card: ModelCard,
+    stack: Path,
+    work: Path,
+    *,
+    runtime: Runtime = "openvino",
+    batch_size: int = 32,
+    shard_size: int = 4096,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Logits of every box of a stack.
+
+    Parameters
+    ----------
+    model
+        Model folder.
+    card
+        Its card.
+    stack
+        The stack, n boxes.
+    work
+        Folder for the shards' results; a killed run continues from what lies there.
+    runtime
+        ``"openvino"`` or ``"torch"``.
+    batch_size
+        Boxes a batch; part of what makes a result the same bytes.
+    shard_size
+        Boxes a shard.
+    progress
+        Called with (shards done, shards).
+
+    Returns
+    -------
+    NDArray[float32], shape (n, L)
+    """
+    count = len(open_stack(stack)[0])
+    work.mkdir(parents=True, exist_ok=True)
+    shards = [
+        Shard(model, stack, start, min(start + shard_size, count), work / f"{start:010d}.npy", runtime, batch_size)
+        for start in range(0, count, shard_size)
+    ]
+    run_all(predict_shard, shards, progress=progress)
+    logits = np.empty((count, len(card.classes)), np.float32)
+    for shard in shards:
+        logits[shard.start : shard.stop] = np.load(shard.output, allow_pickle=False)
+    return logits
+
+
+def discard_shards(work: Path) -> None:
+    """Delete the shards' results once the whole result is on disk."""
+    shutil.rmtree(work, ignore_errors=True)

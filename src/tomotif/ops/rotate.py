@@ -1,0 +1,75 @@
+"""Rotations and shifts of volumes about the centre n // 2, many at once, by trilinear interpolation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+
+def rotate_volumes(
+    volumes: Float[Tensor, "n d d d"], rotations: Rotation, shifts: ArrayLike | Tensor | None = None
+) -> Float[Tensor, "n d d d"]:
+    """Turn each volume about its centre and then shift it: out(x) = in(R⁻¹(x − c − shift) + c), zeros outside.
+
+    Parameters
+    ----------
+    volumes
+        Cubic volumes zyx, bright or dark, shape (n, d, d, d).
+    rotations
+        n rotations, acting on zyx vectors.
+    shifts
+        Shifts zyx in voxels, shape (n, 3).
+
+    Returns
+    -------
+    Tensor, shape (n, d, d, d)
+    """
+    return sample_rotated(volumes, rotations, shifts, size=volumes.shape[-1])
+
+
+def sample_rotated(
+    volumes: Float[Tensor, "m s s s"],
+    rotations: Rotation,
+    shifts: ArrayLike | Tensor | None = None,
+    *,
+    size: int,
+    supersampling: float = 1,
+) -> Float[Tensor, "n d d d"]:
+    """Turned and shifted copies of a finely sampled volume on a coarser grid of another size.
+
+    Parameters
+    ----------
+    volumes
+        n volumes, or one that serves all n copies; edges of s voxels.
+    rotations
+        n rotations, acting on zyx vectors.
+    shifts
+        Shifts zyx in output voxels, shape (n, 3).
+    size
+        Edge d of a copy in output voxels.
+    supersampling
+        Edge of an output voxel in input voxels.
+
+    Returns
+    -------
+    Tensor, shape (n, size, size, size)
+    """
+    n, edge = len(rotations), volumes.shape[-1]
+    like: dict[str, Any] = {"dtype": volumes.dtype, "device": volumes.device}
+    # Rᵀ takes an output offset to the reference frame; grid_sample wants x before y before z
+    inverse = torch.as_tensor(rotations.inv().as_matrix().copy(), **like).reshape(n, 3, 3).flip(1) * supersampling
+    offset = torch.arange(size, **like) - size // 2
+    moved = offset - (torch.zeros(n, 3, **like) if shifts is None else torch.as_tensor(shifts, **like))[..., None]
+    terms = inverse[:, :, :, None] * moved[:, None]
+    z, y, x = (terms[:, :, axis].transpose(1, 2) for axis in range(3))
+    grid = z[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :]
+    # index i of n lies at (2 i + 1) / n − 1 with align_corners=False
+    grid.mul_(2 / edge).add_((2 * (edge // 2) + 1) / edge - 1)
+    source = volumes[:, None].expand(n, 1, edge, edge, edge)
+    return grid_sample(source, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[:, 0]

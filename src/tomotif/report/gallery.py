@@ -1,0 +1,106 @@
+"""Galleries: what the members of a class or cluster look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomotif.report.figures import central_slices, png, side_by_side, smooth, stretch
+from tomotif.report.palette import Style
+
+BEST, SPREAD = 7, 3  # members shown: the best, and some spread over the others
+MEAN_OF = 2000  # boxes read for a mean at most
+CHUNK = 256  # boxes in memory at once
+LOW_PASS_PX = 1.0
+THICKNESS = 3  # slices averaged
+
+
+@dataclass(frozen=True)
+class Member:
+    """One particle's picture."""
+
+    image: str
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """A class or cluster: its mean and some of its members, the best first."""
+
+    style: Style
+    count: int
+    mean: str
+    mean_alt: str
+    mean_note: str
+    members: list[Member]
+
+
+def members_shown(order: NDArray[np.floating] | None, count: int) -> NDArray[np.intp]:
+    """Which members to show: the best ones, then some spread evenly over the rest of the ranking.
+
+    >>> members_shown(np.arange(100.0), 100).tolist()
+    [99, 98, 97, 96, 95, 94, 93, 70, 46, 23]
+    """
+    ranking = np.arange(count) if order is None else np.argsort(-np.nan_to_num(order, nan=-np.inf), kind="stable")
+    if count <= BEST + SPREAD:
+        return ranking.astype(np.intp)
+    rest = np.linspace(BEST - 1, count, SPREAD + 2)[1:-1].astype(np.intp)
+    return np.concatenate([ranking[:BEST], ranking[rest]]).astype(np.intp)
+
+
+def mean_box(stack: NDArray[np.floating], rows: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Mean of some boxes of a memory-mapped stack, shape (D, D, D), read in chunks."""
+    total = np.zeros(stack.shape[1:], np.float64)
+    for start in range(0, len(rows), CHUNK):
+        total += np.asarray(stack[np.sort(rows[start : start + CHUNK])], np.float32).sum(axis=0)
+    return (total / max(len(rows), 1)).astype(np.float32)
+
+
+def box_picture(box: NDArray[np.floating], *, sigma_px: float = LOW_PASS_PX, thickness: int = THICKNESS) -> str:
+    """Central xy slice of a box above its central xz slice, as one grey PNG with common contrast."""
+    images = [smooth(image, sigma_px) for image in central_slices(box, thickness=thickness)]
+    grey = stretch(np.stack(images), 1, 99.7)
+    return png(side_by_side(list(grey), down=True))
+
+
+def group_gallery(
+    style: Style,
+    stack: NDArray[np.floating],
+    rows: NDArray[np.integer],
+    order: NDArray[np.floating] | None,
+    *,
+    order_label: str = "",
+) -> Group:
+    """The gallery of one class or cluster.
+
+    Parameters
+    ----------
+    style
+        Its name and colour.
+    stack
+        All boxes (n, D, D, D), memory-mapped.
+    rows
+        The stack's rows that belong to it.
+    order
+        Probability or score of each of these; the highest are shown first. None keeps their order.
+    order_label
+        What the number is.
+    """
+    used = rows if len(rows) <= MEAN_OF else rows[np.linspace(0, len(rows) - 1, MEAN_OF).astype(int)]
+    members = []
+    for i in members_shown(order, len(rows)):
+        caption = "" if order is None else f"{order[i]:.2f}"
+        number = "" if order is None else f", {order_label} {caption}"
+        picture = box_picture(np.asarray(stack[rows[i]], np.float32))
+        members.append(Member(picture, f"central xy and xz slices of one {style.label}{number}", caption))
+    return Group(
+        style=style,
+        count=len(rows),
+        mean=box_picture(mean_box(stack, used), sigma_px=0.5, thickness=1),
+        mean_alt=f"central xy and xz slices of the unaligned mean of {len(used)} {style.label}",
+        mean_note=f"mean of {len(used):,}",
+        members=members,
+    )

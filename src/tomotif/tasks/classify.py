@@ -1,0 +1,218 @@
+"""Supervised classification: subtomograms → network → cross-entropy → class, probability and features per particle.
+
+The L values before the softmax are the structural feature vector (Xu et al. 2017, Bioinformatics 33:i13). Not here:
+how boxes are made (extract, simulate), the networks (models), the training loop (engine.train).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tomotif.core import InputError, Particles, Settings, Subtomograms
+from tomotif.data.augment import wedge_safe_flips
+from tomotif.data.batches import BoxBatches, EpochBatches, loader
+from tomotif.data.splits import split_by_tomogram
+from tomotif.engine.execute import Progress
+from tomotif.engine.model_folder import ModelCard, read_card, save_model
+from tomotif.engine.predict import Runtime, predict_stack
+from tomotif.engine.train import Objective, TrainSettings, fit
+from tomotif.models import build_model
+
+
+class ClassifierSettings(TrainSettings):
+    """Settings of ``train classifier``."""
+
+    model: str = "motif3d"
+    """Network; `tomotif models` lists them."""
+    validation_fraction: float = 0.15
+    """Fraction of the particles, in whole tomograms, kept for validation."""
+    max_shift_px: int = 1
+    """Largest random shift of a training box in voxels."""
+    mirrors: bool = False
+    """Also train on mirror images; without it only the 180° turns that keep the missing wedge are used."""
+    label_smoothing: float = 0.05
+    """How much of the target probability is spread over the other classes, 0 to 1."""
+
+
+class ClassifySettings(Settings):
+    """Settings of ``classify``."""
+
+    runtime: Runtime = "openvino"
+    """What runs the network: 'openvino' (fast on CPUs) or 'torch' (GPU when there is one)."""
+    batch_size: int = 32
+    """Boxes a batch."""
+    shard_size: int = 4096
+    """Boxes a shard; a killed run repeats at most one shard."""
+
+
+class Classifier(Objective):
+    """Cross-entropy on class indices, accuracy beside it."""
+
+    def __init__(self, model: nn.Module, settings: ClassifierSettings) -> None:
+        super().__init__(model, settings)
+        self.train_loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
+        self.validation_loss = nn.CrossEntropyLoss()
+
+    def training_step(self, batch: tuple[Float[Tensor, "n 1 d d d"], Int[Tensor, " n"]], index: int) -> Tensor:
+        """Loss of one batch."""
+        boxes, target = batch
+        loss: Tensor = self.train_loss(self.model(boxes), target)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(boxes))
+        return loss
+
+    def validation_step(self, batch: tuple[Float[Tensor, "n 1 d d d"], Int[Tensor, " n"]], index: int) -> None:
+        """Loss and accuracy of one batch."""
+        boxes, target = batch
+        logits = self.model(boxes)
+        correct = (logits.argmax(1) == target).float().mean()
+        for name, value in (("val_loss", self.validation_loss(logits, target)), ("val_accuracy", correct)):
+            self.log(name, value, prog_bar=True, batch_size=len(boxes))
+
+
+def class_indices(particles: Particles) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Class names in sorted order, and the index of every particle's class.
+
+    Raises
+    ------
+    InputError
+        When there is no class column, or fewer than two classes.
+    """
+    if "class" not in particles:
+        raise InputError(
+            "expected a class column (tomotifClass) to train on, found none; give particles that name their class"
+        )
+    names, index = np.unique(particles["class"].astype(str), return_inverse=True)
+    if len(names) < 2:
+        raise InputError(f"expected at least two classes to train on, got {', '.join(names) or 'none'}")
+    return tuple(map(str, names)), index.astype(np.int64)
+
+
+def train_classifier(
+    subtomograms: Subtomograms, settings: ClassifierSettings, folder: Path, *, progress: bool = True
+) -> ModelCard:
+    """Train a network on subtomograms whose particles name their class.
+
+    Parameters
+    ----------
+    subtomograms
+        n boxes with a ``class`` column.
+    settings
+        Network and training.
+    folder
+        Gets ``model/``, ``history.csv`` and checkpoints; a killed run continues from them.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    ModelCard
+        The card of ``folder / "model"``, with the validation accuracy.
+
+    Raises
+    ------
+    InputError, UnknownNameError
+        When there are no classes to learn, or the network is unknown or does not take these boxes.
+    """
+    classes, target = class_indices(subtomograms.particles)
+    rows, held = split_by_tomogram(
+        subtomograms.particles, settings.validation_fraction, np.random.default_rng(settings.seed)
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        model = build_model(settings.model, subtomograms.box_px, len(classes))
+    flips = wedge_safe_flips(subtomograms.missing_wedge, mirrors=settings.mirrors)
+    train = BoxBatches(subtomograms, target, flips=flips, max_shift_px=settings.max_shift_px)
+    check = BoxBatches(subtomograms, target, flips=[])
+    metrics = fit(
+        Classifier(model.to(memory_format=torch.channels_last_3d), settings),  # type: ignore[call-overload]  # stubs
+        loader(train, EpochBatches(rows, settings.batch_size, seed=settings.seed)),
+        loader(check, EpochBatches(held, 2 * settings.batch_size, shuffle=False)),
+        settings,
+        folder,
+        progress=progress,
+    )
+    training: dict[str, Any] = {**settings.model_dump(mode="json"), "epochs_run": metrics["epochs"]}
+    card = ModelCard(
+        architecture=settings.model,
+        classes=classes,
+        box_px=subtomograms.box_px,
+        voxel_size=subtomograms.voxel_size,
+        validation_accuracy=round(metrics["val_accuracy"], 4),
+        training={**training, "particles": len(rows), "validation_particles": len(held)},
+    )
+    save_model(folder / "model", model, card)
+    return read_card(folder / "model")
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities of logits, row by row.
+
+    >>> softmax(np.array([[0.0, 0.0]], np.float32)).tolist()
+    [[0.5, 0.5]]
+    """
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
+def classify(
+    subtomograms: Subtomograms,
+    stack: Path,
+    model: Path,
+    card: ModelCard,
+    settings: ClassifySettings,
+    work: Path,
+    *,
+    progress: Progress | None = None,
+) -> Particles:
+    """Name the structure in every subtomogram.
+
+    Parameters
+    ----------
+    subtomograms
+        n particles with their ``stack_index``.
+    stack
+        The file their boxes lie in.
+    model, card
+        Model folder and its card.
+    settings
+        Runtime and batches.
+    work
+        Folder for the shards' results, which a killed run continues from.
+    progress
+        Called with (shards done, shards).
+
+    Returns
+    -------
+    Particles
+        The same n rows with ``class``, ``probability`` and L features (the logits).
+
+    Raises
+    ------
+    InputError
+        When the boxes are not what the network was trained on.
+    """
+    card.check_fits(subtomograms)
+    logits = predict_stack(
+        model,
+        card,
+        stack,
+        work,
+        runtime=settings.runtime,
+        batch_size=settings.batch_size,
+        shard_size=settings.shard_size,
+        progress=progress,
+    )[subtomograms.particles["stack_index"].to_numpy(np.int64)]
+    probability = softmax(logits)
+    best = probability.argmax(axis=1)
+    named = subtomograms.particles.with_columns(
+        **{"class": np.array(card.classes, dtype=object)[best], "probability": probability.max(axis=1)}
+    )
+    return replace(named, features=logits, feature_names=card.classes)
