@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tomotif.io.files import read_json, write_json
-
 from tomotif.io.environment import cpu_count, cpu_name, versions
+from tomotif.io.files import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -95,17 +95,17 @@ def test_picks_on_the_truth_match_it_exactly(n: int, seed: int) -> None:
 
 def test_two_picks_never_match_one_particle_and_the_chain_is_resolved() -> None:
     # greedy nearest-first would pair the middle pick with the second particle and lose the first
-    truth = [[0, 0, 0], [0, 0, 60]]
-    picks = [[0, 0, 40], [0, 0, 95]]
+    truth = np.array([[0, 0, 0], [0, 0, 60]])
+    picks = np.array([[0, 0, 40], [0, 0, 95]])
     assert match(picks, truth, 100.0).tolist() == [[0, 0], [1, 1]]
-    assert match([[0, 0, 1], [0, 0, 2], [0, 0, 3]], [[0, 0, 0]], 100.0).tolist() == [[0, 0]]
+    assert match(np.array([[0, 0, 1], [0, 0, 2], [0, 0, 3]]), truth[:1], 100.0).tolist() == [[0, 0]]
 
 
 def test_the_limit_is_half_the_radius_of_the_true_particle() -> None:
-    truth = [[0, 0, 0], [1000, 0, 0]]
-    picks = [[0, 0, 50.0], [1000, 0, 50.001]]
+    truth = np.array([[0, 0, 0], [1000, 0, 0]])
+    picks = np.array([[0, 0, 50.0], [1000, 0, 50.001]])
     assert match(picks, truth, 100.0).tolist() == [[0, 0]]
-    assert len(match(picks, truth, [100.0, 101.0])) == 2
+    assert len(match(picks, truth, np.array([100.0, 101.0]))) == 2
     assert len(match(picks, truth, 100.0, fraction=0.4)) == 0
 
 
@@ -140,10 +140,10 @@ def test_a_hundred_thousand_picks_take_seconds() -> None:
 
 def test_bad_positions_and_radii_are_refused() -> None:
     with pytest.raises(InputError, match="finite positions"):
-        match([[np.nan, 0, 0]], [[0, 0, 0]], 10)
+        match(np.full((1, 3), np.nan), np.zeros((1, 3)), 10.0)
     with pytest.raises(InputError, match="above 0"):
-        match([[0, 0, 0]], [[0, 0, 0]], [-5.0])
-    assert match([], [], 10).shape == (0, 2)
+        match(np.zeros((1, 3)), np.zeros((1, 3)), -5.0)
+    assert match(np.zeros((0, 3)), np.zeros((0, 3)), 10.0).shape == (0, 2)
 
 
 counts = st.integers(0, 1000)

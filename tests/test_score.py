@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from tomotif.cli.app import main
 from tomotif.core import InputError, Particles
+from tomotif.io.mrc import open_tomogram, write_volume
+from tomotif.io.star import read_tomograms, write_particles, write_tomograms
 from tomotif.tasks.score import ScoreSettings, match_particles, score, with_true_poses
 
 SIZE = (1000.0, 3000.0, 3000.0)
@@ -195,3 +199,56 @@ def test_true_poses_move_the_residual_so_that_the_box_stays() -> None:
         assert (posed.orientation[i] * truth.orientation[int(row)].inv()).magnitude() < 1e-6
         left = [posed[f"residual_{axis}"][i] for axis in "zyx"]
         assert posed.position[i] - left == pytest.approx(box_centre[tuple(posed.position[i])])
+
+
+@pytest.fixture
+def run_folders(tmp_path: Path) -> tuple[Path, Path, Particles]:
+    """A folder of truth with its tomograms, and one of picks that miss a quarter and call nothing wrongly."""
+    truth = make_truth(tomograms=3, each=40)
+    tomograms = []
+    for name in sorted(set(truth.tomogram)):
+        data = np.random.default_rng(1).integers(-9, 9, (25, 75, 75), dtype=np.int8)
+        write_volume(tmp_path / f"{name}.mrc", data, 40.0)
+        tomograms.append(open_tomogram(tmp_path / f"{name}.mrc"))
+    for folder, table in (("truth", truth), ("picks", truth.take(np.arange(120) % 4 > 0))):
+        (tmp_path / folder).mkdir()
+        write_tomograms(tmp_path / folder / "tomograms.star", tomograms)
+        write_particles(tmp_path / folder / "particles.star", table, tomograms=tomograms)
+    return tmp_path / "picks", tmp_path / "truth", truth
+
+
+def test_the_command_writes_the_scores_and_prints_them(
+    run_folders: tuple[Path, Path, Particles], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picks, truth, particles = run_folders
+    command = ["score", str(picks / "particles.star"), str(truth), "-o", str(tmp_path / "out"), "--bootstrap", "100"]
+    main(command)
+    result = json.loads((tmp_path / "out" / "score.json").read_text())
+    assert result["detection"]["recall"] == 0.75
+    assert result["detection"]["precision"] == 1.0
+    expected = score(particles.take(np.arange(120) % 4 > 0), particles)
+    assert result["macro_f1"] == pytest.approx(expected.macro_f1)
+    assert result["intervals"]["unit"] == "tomogram"
+    assert 0 <= result["random"]["recall"] < 0.2
+    printed = capsys.readouterr().out
+    assert "0.750" in printed
+    assert "ribosome" in printed
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["results"]["recall"] == 0.75
+    main(command)  # the second time it only shows what is there
+    assert json.loads((tmp_path / "out" / "run.json").read_text()) == record
+
+
+def test_a_command_that_cannot_score_says_why_and_leaves_nothing(
+    run_folders: tuple[Path, Path, Particles], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picks, truth, particles = run_folders
+    bare = replace(particles, columns=particles.columns.drop(columns="class"))
+    write_particles(truth / "bare.star", bare, tomograms=read_tomograms(truth / "tomograms.star"))
+    with pytest.raises(SystemExit) as stop:
+        main(["score", str(picks), str(truth / "bare.star"), "-o", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "column `class`" in message
+    assert not (tmp_path / "out").exists()

@@ -8,11 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tomotif.cli.console import console, progress_bar
-from tomotif.io.run_folder import run_folder
-from tomotif.io.stack import read_subtomograms
-from tomotif.io.star import read_tomograms, write_particles, write_tomograms
-from tomotif.tasks.cluster import ClusterSettings, describe_clusters
-from tomotif.tasks.cluster import cluster as cluster_subtomograms
+from tomotif.pipelines.stages import Run, cluster_stage
+from tomotif.tasks.cluster import ClusterSettings
 
 
 def cluster(
@@ -35,19 +32,10 @@ def cluster(
     overwrite
         Replace an earlier run in the output folder.
     """
-    found = read_subtomograms(subtomograms)
-    home = subtomograms if subtomograms.is_dir() else subtomograms.parent
-    with run_folder(output, "cluster", settings, inputs=[home], seed=settings.seed, overwrite=overwrite) as run:
-        if not run.finished:
-            with progress_bar("measuring shapes") as progress:
-                grouped = cluster_subtomograms(found, settings, progress=progress)
-            tomograms = read_tomograms(home / "tomograms.star", check=False)
-            write_tomograms(run / "tomograms.star", tomograms)
-            write_particles(run / "particles.star", grouped, tomograms=tomograms)
-            run.record(particles=len(grouped), clusters=describe_clusters(grouped))
-        for line in run.results["clusters"]:
-            console.print(
-                f"cluster {line['cluster']}: {line['particles']} particles, compactness {line['compactness']:.2f}"
-                + (f" ({line['group']})" if line["group"] else "")
-            )
-        console.print(f"wrote {run / 'particles.star'} ({run.results['particles']} particles)")
+    folder = cluster_stage(subtomograms, settings, Run(output, overwrite, progress_bar))
+    for found in folder.results["clusters"]:
+        group = f" ({found['group']})" if found["group"] else ""
+        console.print(
+            f"cluster {found['cluster']}: {found['particles']} particles, compactness {found['compactness']:.2f}{group}"
+        )
+    console.print(f"wrote {folder / 'particles.star'} ({folder.results['particles']} particles)")

@@ -9,20 +9,24 @@ from tomotif.core.errors import (
 )
 from tomotif.core.labels import Labels
 from tomotif.core.missing_wedge import MissingWedge
-from tomotif.core.particles import Particles
+from tomotif.core.particles import BACKGROUND, Particles
+from tomotif.core.progress import Progress
 from tomotif.core.settings import Settings
 from tomotif.core.structure import Structure
-from tomotif.core.subtomograms import Subtomograms
+from tomotif.core.subtomograms import RESIDUALS, Subtomograms
 from tomotif.core.tomogram import Contrast, Tomogram
 from tomotif.core.volume import Volume
 
 __all__ = [
+    "BACKGROUND",
+    "RESIDUALS",
     "Contrast",
     "InputError",
     "Labels",
     "MissingWedge",
     "OutputError",
     "Particles",
+    "Progress",
     "RunConflictError",
     "Settings",
     "Structure",

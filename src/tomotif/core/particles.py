@@ -13,6 +13,9 @@ from scipy.spatial.transform import Rotation
 
 from tomotif.core.errors import InputError, UnknownNameError
 
+BACKGROUND = "background"
+"""The class of a box without a particle in its middle."""
+
 
 @dataclass(frozen=True, eq=False)
 class Particles:

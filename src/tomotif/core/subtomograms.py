@@ -11,6 +11,9 @@ from tomotif.core.errors import InputError
 from tomotif.core.missing_wedge import MissingWedge
 from tomotif.core.particles import Particles
 
+RESIDUALS = ("residual_z", "residual_y", "residual_x")
+"""Columns that say how far in Å the particle's position lies from the centre of its box."""
+
 
 @dataclass(frozen=True, eq=False)
 class Subtomograms:

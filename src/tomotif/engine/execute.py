@@ -10,8 +10,9 @@ from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import TypeVar
 
+from tomotif.core import Progress
+
 Item = TypeVar("Item")
-Progress = Callable[[int, int], None]
 
 
 @contextmanager

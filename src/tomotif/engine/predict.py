@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tomotif.engine.execute import Progress, run_all
+from tomotif.core import Progress
+from tomotif.engine.execute import run_all
 from tomotif.engine.model_folder import ModelCard, load_model
 from tomotif.io.files import replacing
 from tomotif.io.stack import open_stack

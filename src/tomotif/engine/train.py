@@ -58,6 +58,10 @@ class Objective(lightning.LightningModule):
         super().__init__()
         self.model, self.settings = model, settings
 
+    def on_train_epoch_start(self) -> None:
+        """Seed dropout by the epoch, so that a resumed run draws what the killed one would have."""
+        torch.manual_seed(hash((self.settings.seed, self.current_epoch)) % 2**63)
+
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW (Loshchilov and Hutter 2019, ICLR) with a warm-up of 10 % and a cosine to zero, step by step."""
         optimiser = torch.optim.AdamW(
@@ -139,6 +143,7 @@ def fit(
         Metrics of the best epoch, and ``epochs``, how many were run.
     """
     checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
     history = History(folder / "history.csv")
     keep = ModelCheckpoint(
         checkpoints, filename=BEST, monitor="val_loss", save_last=True, enable_version_counter=False, save_top_k=1
@@ -164,7 +169,7 @@ def fit(
     last = checkpoints / f"{LAST}.safetensors"
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # see data.batches.loader
-        warnings.filterwarnings("ignore", message=".*logging interval.*")
+        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # that is how a run resumes
         torch.manual_seed(settings.seed)
         trainer.fit(objective, train, validation, ckpt_path=last if last.exists() else None)
     best = read_checkpoint(checkpoints / f"{BEST}.safetensors")

@@ -52,8 +52,6 @@ def to_relion(rotations: Rotation) -> NDArray[np.float64]:
 
     Where tilt is 0 or 180 only one combination of rot and psi is defined; psi is then given as 0.
     """
-    if len(rotations) == 0:
-        return np.zeros((0, 3))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Gimbal lock", category=UserWarning)  # said in the docstring
         return reverse_axes(rotations).inv().as_euler("ZYZ", degrees=True)
@@ -61,5 +59,5 @@ def to_relion(rotations: Rotation) -> NDArray[np.float64]:
 
 def reverse_axes(rotations: Rotation) -> Rotation:
     """The same physical rotations for vectors written in the reverse order of components (xyz ⇄ zyx), shape (n,)."""
-    x, y, z, w = np.atleast_2d(rotations.as_quat()).T
+    x, y, z, w = rotations.as_quat().reshape(-1, 4).T
     return Rotation.from_quat(np.column_stack([-z, -y, -x, w]))

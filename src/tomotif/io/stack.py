@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tomotif.core import InputError, MissingWedge, Particles, Subtomograms, Tomogram
 from tomotif.io.files import allocate, existing_file, replacing
 from tomotif.io.mrc import HEADER_BYTES, VOLUME_STACK, map_data, new_header, read_header
-from tomotif.io.star import read_particles, read_tomograms, write_particles
+from tomotif.io.star import read_particles, tilt_ranges, write_particles
 
 STACK_NAME = "subtomograms.mrcs"
 TABLE_NAME = "particles.star"
@@ -209,10 +209,8 @@ def _stored_wedge(particles: Particles) -> MissingWedge | None:
 def _wedge_of_tomograms(table: Path, particles: Particles) -> MissingWedge:
     """The one tilt range of the tomograms in ``tomograms.star`` beside the table."""
     beside = table.with_name("tomograms.star")
-    names = set(particles.tomogram)
-    wedges = (
-        {t.missing_wedge for t in read_tomograms(beside, check=False) if t.name in names} if beside.exists() else set()
-    )
+    ranges = tilt_ranges(beside) if beside.exists() else {}
+    wedges = {ranges[name] for name in set(particles.tomogram) if name in ranges}
     if len(wedges) != 1:
         raise InputError(f"expected one tilt range for the subtomograms of {table}, got {len(wedges)}; give it")
     return wedges.pop()

@@ -42,6 +42,7 @@ SIZES = tuple(f"rlnTomoSize{a}" for a in "XYZ")
 # what a pixel of rlnCoordinate is, the first that is there; RELION 4 counts unbinned pixels of the tilt series
 _PIXEL_SIZES = ("rlnTomoTiltSeriesPixelSize", "rlnMicrographPixelSize", "rlnPixelSize", "rlnImagePixelSize")
 _IMAGE_PIXEL_SIZES = ("rlnImagePixelSize", "rlnPixelSize")
+_PRIORS = ("rlnAngleRotPrior", "rlnAngleTiltPrior", "rlnAnglePsiPrior")  # of the angles within the subtomogram
 _LABELS = {"score": "rlnAutopickFigureOfMerit"}
 _NAMES = {label: name for name, label in _LABELS.items()}
 _TEXT = ("class", "group", "pattern", "name")  # ours, and text even when every value looks like a number
@@ -101,7 +102,7 @@ def read_particles(
     coordinate = _coordinates(path, table, names, frames, half_minus_one, pixel_size)
     subtomogram = _rotations(path, table, SUBTOMOGRAM_ANGLES)
     position = coordinate - subtomogram.apply(_origin(path, table))
-    orientation = reverse_axes(subtomogram * _rotations(path, table, ANGLES)) if len(table) else identity_rotations(0)
+    orientation = reverse_axes(subtomogram * _rotations(path, table, ANGLES))
     used = {*COORDINATES, *CENTRED, *ANGLES, *ORIGINS_PX, "rlnTomoName"}
     columns = {_name(c): _values(_name(c), table[c]) for c in table.columns if c not in used}
     return Particles(
@@ -146,39 +147,29 @@ def write_particles(
         When the place cannot be written.
     """
     path = Path(path)
-    frames = tomogram_frames(path.with_name("tomograms.star"), tomograms)
-    frame_of = _frame_lookup(particles.tomogram, frames, path)
-    table = particles.columns
+    names, table = particles.tomogram, particles.columns
+    extent, pixel = _frames_of(names, tomogram_frames(path.with_name("tomograms.star"), tomograms), path)
     subtomogram = _rotations(path, table, SUBTOMOGRAM_ANGLES)
-    origin = subtomogram.apply(_numbers(path, table, ORIGINS, 0.0)) if len(table) else np.zeros((0, 3))
+    origin = subtomogram.apply(_numbers(path, table, ORIGINS, 0.0))
     coordinate = particles.position[:, ::-1] + origin
-    pixel = np.array([frame.pixel_size for frame in frame_of])
-    extra: dict[str, Any] = {}
     if style == "relion5":
-        extent = np.array([frame.extent for frame in frame_of]).reshape(-1, 3)
         labels, coordinate = CENTRED, coordinate - extent / 2
-        within = _within(subtomogram, particles.orientation)
-        extra = {"optics.rlnTomoTiltSeriesPixelSize": pixel}
+        within = reverse_axes(subtomogram).inv() * particles.orientation
+        table = _filled(table, {"optics.rlnTomoTiltSeriesPixelSize": pixel})
     else:
+        table = _filled(table, {"optics.rlnImagePixelSize": pixel, "rlnMicrographName": pd.Series(names) + ".mrc"})
         known = _pixel_sizes(path, table, _PIXEL_SIZES)
         labels, coordinate = COORDINATES, coordinate / (pixel if known is None else known)[:, None]
         within = particles.orientation
-        table = table.drop(columns=[c for c in SUBTOMOGRAM_ANGLES if c in table])
-        if any(label in table for label in ORIGINS):
-            table = table.assign(**dict(zip(ORIGINS, origin.T, strict=True)))
-        extra = {"optics.rlnImagePixelSize": pixel, "rlnMicrographName": [f"{name}.mrc" for name in particles.tomogram]}
-    # coordinates first: a row must not begin with "data_", as a tomogram's name may
-    poses = pd.DataFrame(
-        dict(zip((*labels, *ANGLES), np.column_stack([coordinate, to_relion(within)]).T, strict=True)),
-        index=table.index,
-    )
-    poses.insert(3, "rlnTomoName", list(particles.tomogram))
-    extra = {name: value for name, value in extra.items() if name not in table}
-    optics, rest = _split_optics(table.assign(**extra))
+        table = _in_one_rotation(table, origin)
+    numbers = np.char.mod("%.6f", np.column_stack([coordinate, to_relion(within)])).astype(object)
+    poses = pd.DataFrame(dict(zip((*labels, *ANGLES), numbers.T, strict=True)), index=table.index)
+    poses.insert(3, "rlnTomoName", names)  # not first: a row must not begin with "data_", as a name may
+    optics, rest = _split_optics(table)
     general, rest = _split_general(path, rest)
     general |= _write_features(path, particles)
     body = pd.concat([poses, _labelled(rest)], axis=1)
-    blocks: Blocks = {"general": general} if general else {}
+    blocks: dict[str, pd.DataFrame | dict[str, str]] = {"general": general} if general else {}
     write_blocks(path, blocks | {"optics": optics, "particles": body})
 
 
@@ -281,6 +272,13 @@ def tomogram_frames(path: Path, tomograms: Iterable[Tomogram] = ()) -> dict[str,
     return frames | given
 
 
+def tilt_ranges(path: Path) -> dict[str, MissingWedge]:
+    """Measured tilt ranges that a star file of tomograms tells, by name. No tomogram's file is opened."""
+    table = _tomogram_block(path, read_blocks(path))
+    wedges = {str(row["rlnTomoName"]): _row_wedge(path, row) for _, row in table.iterrows()}
+    return {name: wedge for name, wedge in wedges.items() if wedge is not None}
+
+
 def read_blocks(path: Path) -> Blocks:
     """All blocks of a star file with every cell as text: a loop is a DataFrame, a simple block a dict.
 
@@ -305,8 +303,10 @@ def read_blocks(path: Path) -> Blocks:
     }
 
 
-def write_blocks(path: Path, blocks: Mapping[str, Any]) -> None:
-    """Write blocks as a star file, whole or not at all; floats get six decimals, text is written as it is.
+def write_blocks(path: Path, blocks: Mapping[str, pd.DataFrame | dict[str, str]]) -> None:
+    """Write blocks of text cells as a star file, whole or not at all; the same blocks give the same bytes.
+
+    Not by the starfile package, which puts the time of day into the file.
 
     Raises
     ------
@@ -315,12 +315,18 @@ def write_blocks(path: Path, blocks: Mapping[str, Any]) -> None:
     OutputError
         When the place cannot be written.
     """
-    for block in blocks.values():
+    lines = ["# Written by tomotif", ""]
+    for name, block in blocks.items():
+        lines += [f"data_{name}", ""]
         if isinstance(block, pd.DataFrame):
-            for name in block.columns:
-                _check_text(path, str(name), block[name])
+            columns = [_cells(path, str(label), block[label].tolist()) for label in block.columns]
+            lines += ["loop_", *(f"_{label} #{i}" for i, label in enumerate(block.columns, 1))]
+            lines += map("\t".join, zip(*columns, strict=True))
+        else:
+            lines += [f"_{label} {_cells(path, label, [value])[0]}" for label, value in block.items()]
+        lines += ["", ""]
     with replacing(path) as temporary:
-        starfile.write(dict(blocks), temporary)
+        temporary.write_text("\n".join(lines), encoding="utf-8")
 
 
 def label_of(name: str) -> str:
@@ -347,7 +353,7 @@ def _values(name: str, column: pd.Series[Any]) -> pd.Series[Any]:
     if label_of(name) == name or name in _TEXT:
         return plain
     try:
-        return pd.to_numeric(plain)
+        return pd.to_numeric(plain.where(plain != "nan"))
     except ValueError:
         return plain
 
@@ -370,15 +376,12 @@ def _text(column: pd.Series[Any]) -> pd.Series[Any]:
     return column.astype(object).where(column.notna(), "").map(str)
 
 
-def _check_text(path: Path, label: str, column: pd.Series[Any]) -> None:
-    """Refuse text that would not come back from a star file."""
-    if pd.api.types.is_numeric_dtype(column.dtype) or not len(column):
-        return
-    bad = column[column.astype(str).str.contains(_UNWRITABLE, regex=True)]
-    if len(bad):
-        raise InputError(
-            f"expected text without quotes, # and tabs for {label} of {Path(path).name}, got {bad.iloc[0]!r}; rename it"
-        )
+def _cells(path: Path, label: str, cells: list[str]) -> list[str]:
+    """Cells of a star file: empty text and text with spaces in quotes; what would not come back is refused."""
+    if re.search(_UNWRITABLE, "".join(cells)):
+        bad = next(cell for cell in cells if re.search(_UNWRITABLE, cell))
+        raise InputError(f"expected text without quotes, # and tabs for {label} of {path}, got {bad!r}; rename it")
+    return [f'"{cell}"' if " " in cell or not cell else cell for cell in cells]
 
 
 def _particle_block(path: Path, blocks: Blocks) -> pd.DataFrame:
@@ -442,12 +445,12 @@ def _split_optics(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return optics, table.drop(columns=columns).assign(rlnOpticsGroup=number.to_numpy(dtype=object))
 
 
-def _split_general(path: Path, table: pd.DataFrame) -> tuple[dict[str, Any], pd.DataFrame]:
+def _split_general(path: Path, table: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
     """Values of the general block, one for the whole file, and the table without them."""
     columns = [c for c in table.columns if str(c).startswith("general.")]
-    general: dict[str, Any] = {}
+    general: dict[str, str] = {}
     for column in columns:
-        values = _text(table[column]).unique()
+        values = [value for value in _text(table[column]).unique() if value]  # none where tables were joined
         if len(values) > 1:
             raise InputError(f"expected one {column} for all of {path}, got {list(values)[:3]}; write separate files")
         general |= {column.removeprefix("general."): value for value in values}
@@ -475,28 +478,47 @@ def _coordinates(
 ) -> Floats:
     """Coordinates xyz in Å from the corner, before the origin shift, shape (n, 3)."""
     in_pixels = all(c in table for c in COORDINATES)
-    if all(c in table for c in CENTRED) and (not in_pixels or all(name in frames for name in set(names))):
-        frame_of = _frame_lookup(names, frames, path)
-        half = np.array([f.extent / 2 - half_minus_one * f.pixel_size for f in frame_of]).reshape(-1, 3)
-        return _numbers(path, table, CENTRED) + half
+    all_known = set(names) <= frames.keys()
+    if all(c in table for c in CENTRED) and (all_known or not in_pixels):
+        extent, unbinned = _frames_of(names, frames, path)
+        return _numbers(path, table, CENTRED) + extent / 2 - half_minus_one * unbinned[:, None]
     known = _pixel_sizes(path, table, _PIXEL_SIZES) if pixel_size is None else np.full(len(table), pixel_size)
-    if known is None and all(name in frames for name in set(names)):
-        known = np.array([frames[name].pixel_size for name in names])
+    if known is None and all_known:
+        known = _frames_of(names, frames, path)[1]
     if known is None:
         wanted = (*_PIXEL_SIZES, "or", "rlnDetectorPixelSize", "rlnMagnification")
         raise InputError(_lacks(path, wanted, table) + "; give the pixel size of the coordinates")
     return _numbers(path, table, COORDINATES) * known[:, None]
 
 
-def _frame_lookup(names: NDArray[np.object_], frames: Mapping[str, TomogramFrame], path: Path) -> list[TomogramFrame]:
-    """Frame of each particle's tomogram."""
-    missing = sorted({str(name) for name in names if name not in frames})
+def _frames_of(names: NDArray[np.object_], frames: Mapping[str, TomogramFrame], path: Path) -> tuple[Floats, Floats]:
+    """Extent xyz (n, 3) and unbinned pixel (n,) in Å of each particle's tomogram."""
+    code, unique = pd.factorize(names)
+    missing = sorted(str(name) for name in unique if name not in frames)
     if missing:
         raise InputError(
-            f"expected the size of tomogram {missing[0]!r} for the centred coordinates of {path}, but it is not among "
-            f"{sorted(frames) or 'the tomograms given (none)'}; give the tomogram or put its tomograms.star beside it"
+            f"expected the size of tomogram {missing[0]!r}, which the particles of {path} lie in, but it is not among "
+            f"{sorted(frames) or 'the tomograms given (none)'}; give the tomogram, or put its tomograms.star beside"
         )
-    return [frames[name] for name in names]
+    extents = np.array([frames[name].extent for name in unique]).reshape(-1, 3)
+    pixels = np.array([frames[name].pixel_size for name in unique], dtype=np.float64)
+    return extents[code], pixels[code]
+
+
+def _filled(table: pd.DataFrame, defaults: Mapping[str, Any]) -> pd.DataFrame:
+    """The table with columns added, or filled in where rows have no value."""
+    new = {name: pd.Series(np.asarray(value), index=table.index) for name, value in defaults.items()}
+    kept = {name: table[name].where(table[name].notna(), value) for name, value in new.items() if name in table}
+    return table.assign(**(new | kept))
+
+
+def _in_one_rotation(table: pd.DataFrame, origin: Floats) -> pd.DataFrame:
+    """The table without subtomogram angles and what refers to them; origin shifts xyz in Å turn to the tomogram's."""
+    if any(label in table for label in ORIGINS):
+        table = table.assign(**dict(zip(ORIGINS, origin.T, strict=True)))
+    if not any(label in table for label in SUBTOMOGRAM_ANGLES):
+        return table
+    return table.drop(columns=[c for c in (*SUBTOMOGRAM_ANGLES, *_PRIORS) if c in table])
 
 
 def _origin(path: Path, table: pd.DataFrame) -> Floats:
@@ -523,14 +545,9 @@ def _pixel_sizes(path: Path, table: pd.DataFrame, labels: Sequence[str]) -> Floa
 
 def _rotations(path: Path, table: pd.DataFrame, labels: Sequence[str]) -> Rotation:
     """Rotations of xyz vectors by RELION's angles, identity where there are none."""
-    if not len(table) or not any(c in table for c in labels):
+    if not any(c in table for c in labels):
         return identity_rotations(len(table))
     return reverse_axes(from_relion(_numbers(path, table, labels, 0.0)))
-
-
-def _within(subtomogram: Rotation, orientation: Rotation) -> Rotation:
-    """The particle's rotation within its subtomogram, of zyx vectors."""
-    return reverse_axes(subtomogram).inv() * orientation if len(orientation) else orientation
 
 
 def _numbers(path: Path, table: pd.DataFrame, labels: Sequence[str], default: float | None = None) -> Floats:
@@ -544,7 +561,8 @@ def _numbers(path: Path, table: pd.DataFrame, labels: Sequence[str], default: fl
             continue
         values = pd.to_numeric(table[label], errors="coerce").to_numpy(dtype=np.float64)
         if default is not None:
-            values = np.where(table[label].isna().to_numpy(), default, values)
+            unknown = table[label].isna() | (table[label] == "")  # rows of another table that were joined
+            values = np.where(unknown.to_numpy(), default, values)
         if not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values))[0])
             raise InputError(
@@ -590,7 +608,8 @@ _TILTS = ("rlnTomoYTilt", "rlnTomoNominalStageTiltAngle")
 def _row_wedge(path: Path, row: pd.Series[Any]) -> MissingWedge | None:
     """Tilt range that a row of a tomogram table tells, by itself or by its tilt series' star file."""
     if "tomotifTiltMin" in row:
-        return MissingWedge(float(row["tomotifTiltMin"]), float(row["tomotifTiltMax"]), row["tomotifTiltAxis"])
+        low, high = _numbers(path, row.to_frame().T, ("tomotifTiltMin", "tomotifTiltMax"))[0]
+        return MissingWedge(float(low), float(high), row.get("tomotifTiltAxis", "y"))
     series = _beside_or_above(path, str(row.get("rlnTomoTiltSeriesStarFile", "")))
     if series is None:
         return None
@@ -605,7 +624,7 @@ def _row_wedge(path: Path, row: pd.Series[Any]) -> MissingWedge | None:
 def _beside_or_above(star: Path, name: str) -> Path | None:
     """A file named in a star file: from its folder, or from one of three above, where a RELION project starts."""
     folder = star.resolve().parent
-    places = (start / name for start in (folder, *folder.parents[:3]))
+    places = ((start / name).resolve() for start in (folder, *folder.parents[:3]))
     return next((place for place in places if name and place.is_file()), None)
 
 

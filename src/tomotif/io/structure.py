@@ -87,7 +87,7 @@ def read_structure(path: str | Path, *, assembly: str | None = None, detail: Det
         raise InputError(f"only water and hydrogens in {file}; expected the atoms of a macromolecule")
     positions, weights, variances = _as_beads(atoms) if detail == "beads" else atoms[:3]
     name = file.name.split(".")[0]
-    title = model_file.info["_struct.title"] if "_struct.title" in model_file.info else ""
+    title = dict(model_file.info).get("_struct.title", "")
     return Structure(
         name=name,
         positions=positions.astype(np.float32),
@@ -160,7 +160,7 @@ def _part(atom: str, kind: gemmi.ResidueInfo) -> int:
 def _as_beads(atoms: _Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Position, weight and variance along one axis of every bead."""
     _, bead = np.unique(atoms.bead, return_inverse=True)
-    weights = np.bincount(bead, atoms.weights)
+    weights = np.bincount(bead, atoms.weights).astype(np.float64)
     mean = np.stack([np.bincount(bead, atoms.weights * axis) for axis in atoms.positions.T], axis=1) / weights[:, None]
     squares = np.sum((atoms.positions - mean[bead]) ** 2, axis=1) / 3 + atoms.variances
     return mean, weights, np.bincount(bead, atoms.weights * squares) / weights

@@ -15,7 +15,7 @@ from tomotif.core.geometry import centre_index
 from tomotif.ops.fourier import Shape, axis_frequencies
 
 ELECTRON_VOLUME = 1.21e3 / 536
-"""Å³ of molecular volume an electron: 1.21 Å³/Da for protein (partial specific volume 0.73 cm³/g), 536 electrons/kDa."""
+"""Molecular volume in Å³ per electron: 1.21 Å³/Da (partial specific volume 0.73 cm³/g) and 536 electrons/kDa."""
 
 
 def structure_density(
@@ -78,7 +78,7 @@ def structure_density(
     spectrum = _spectrum(structure, where, padded, voxel_size, resolution, finer)
 
     squared = sum(k**2 for k in axis_frequencies(padded, voxel_size))
-    spectrum[squared > (band_limit or 0.5 / voxel_size) ** 2 * (1 + 1e-6)] = 0
+    spectrum[squared > (band_limit or 0.5 / voxel_size) ** 2 * (1 - 1e-6)] = 0
     density = fft.irfftn(spectrum, s=padded)
     inside = tuple(slice(margin, margin + n) for n in shape)
     return np.ascontiguousarray(density[inside], dtype=np.float32) / np.float32(voxel_size**3)
@@ -112,8 +112,8 @@ def _variance_levels(
     linear in the variance between neighbouring levels.
     """
     low, high = float(variance.min()), float(variance.max())
-    spacing = 0.5 * (resolution / math.pi) ** 2 / 2
-    count = 1 + math.ceil((high - low) / spacing) if high - low > 0.02 * spacing else 1
+    spacing = (resolution / math.pi) ** 2 / 4  # over which the Gaussian at 1 / resolution falls by exp(-1/2)
+    count = 1 + math.ceil((high - low) / spacing) if high - low > 0.2 * spacing else 1
     if count == 1:
         return np.array([variance.mean()]), [np.ones_like(variance)]
     levels = np.linspace(low, high, count)
@@ -141,13 +141,13 @@ def splat(where: NDArray[np.floating], weights: NDArray[np.floating], shape: Sha
     kept = np.flatnonzero((weights != 0) & np.all((where > -1) & (where < np.array(shape)), axis=1))
     below = np.floor(where[kept]).astype(np.int64)
     above = where[kept] - below
-    cells = np.array(shape) + 2  # one more voxel on each side takes what falls outside
-    total = np.zeros(int(np.prod(cells)))
-    for corner in itertools.product((0, 1), repeat=3):
-        share = np.prod(np.where(corner, above, 1 - above), axis=1)
-        index = np.ravel_multi_index(tuple((below + corner + 1).T), tuple(cells))
-        total += np.bincount(index, weights[kept] * share, minlength=total.size)
-    return total.reshape(cells)[1:-1, 1:-1, 1:-1].astype(np.float32)
+    nz, ny, nx = (n + 2 for n in shape)  # one more voxel on each side takes what falls outside
+    first = ((below[:, 0] + 1) * ny + below[:, 1] + 1) * nx + below[:, 2] + 1
+    corners = list(itertools.product((0, 1), repeat=3))
+    index = np.concatenate([first + (z * ny + y) * nx + x for z, y, x in corners])
+    share = np.concatenate([np.prod(np.where(corner, above, 1 - above), axis=1) for corner in corners])
+    total = np.bincount(index, np.tile(weights[kept], 8) * share, minlength=nz * ny * nx)
+    return total.reshape(nz, ny, nx)[1:-1, 1:-1, 1:-1].astype(np.float32)
 
 
 def envelope_threshold(density: NDArray[np.floating], volume_voxels: float) -> float:

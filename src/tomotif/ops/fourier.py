@@ -68,3 +68,16 @@ def low_pass(volume: NDArray[np.floating], voxel_size: float, resolution: float)
     spectrum = fft.rfftn(volume.astype(np.float32))
     spectrum *= np.exp(-((frequency_grid((nz, ny, nx), voxel_size) * resolution) ** 2))
     return fft.irfftn(spectrum, s=(nz, ny, nx)).astype(np.float32)
+
+
+def undo_trilinear(volume: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Raise a volume's fine detail by what trilinear interpolation will take off it.
+
+    Interpolating between voxels convolves with a triangle one voxel wide to each side, whose Fourier transform is
+    sinc² along each axis; this divides it out.
+    """
+    nz, ny, nx = volume.shape
+    spectrum = fft.rfftn(volume.astype(np.float32))
+    for k in axis_frequencies((nz, ny, nx)):
+        spectrum /= np.sinc(k) ** 2
+    return fft.irfftn(spectrum, s=(nz, ny, nx)).astype(np.float32)

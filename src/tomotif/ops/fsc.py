@@ -51,7 +51,8 @@ def fsc(
         raise InputError(f"expected maps and mask of one cubic shape, got {' and '.join(map(str, sorted(shapes)))}")
     maps = (torch.from_numpy(masked(x, mask)) for x in (a, b))
     curve: Curve = fourier_shell_correlation(*maps).numpy().astype(np.float64)
-    return np.fft.rfftfreq(len(a), voxel_size), curve
+    frequencies: Curve = np.fft.rfftfreq(len(a), voxel_size).astype(np.float64)
+    return frequencies, curve
 
 
 def masked(volume: NDArray[np.floating], mask: NDArray[np.floating] | None) -> NDArray[np.float64]:
@@ -145,8 +146,8 @@ def resolution_at(frequencies: Curve, curve: Curve, threshold: float = 0.143) ->
 
     Examples
     --------
-    >>> shells = np.array([0, 0.01, 0.02, 0.03])
-    >>> round(resolution_at(shells, np.array([1, 1, 0.6, 0.4]), 0.5), 6)
+    >>> shells = np.array([0.0, 0.01, 0.02, 0.03])
+    >>> round(resolution_at(shells, np.array([1.0, 1.0, 0.6, 0.4]), 0.5), 6)
     40.0
     >>> round(resolution_at(shells, np.ones(4), 0.5), 3), resolution_at(shells, np.zeros(4), 0.5)
     (33.333, 100.0)
@@ -179,7 +180,7 @@ def soft_sphere(shape: tuple[int, int, int], radius_px: float, edge_px: float = 
     NDArray[float32], shape ``shape``
         1 inside, 0 from ``radius_px + edge_px`` on.
 
-    >>> soft_sphere((9, 9, 9), 2, 2)[4, 4, 4:].round(2).tolist()
+    >>> soft_sphere((9, 9, 9), 2.0, 2.0)[4, 4, 4:].round(2).tolist()
     [1.0, 1.0, 1.0, 0.5, 0.0]
     """
     outside = np.clip((radius_grid(shape) - radius_px) / max(edge_px, 1e-6), 0.0, 1.0)

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 from scipy.spatial import cKDTree
@@ -20,11 +20,14 @@ from scipy.spatial import cKDTree
 from tomotif.core import InputError
 
 ResampledUnit = Literal["tomogram", "particle"]
+Numbers = NDArray[np.number] | np.number | float | int
 EDGES_A_BLOCK = 1000
 MIN_TOMOGRAMS = 3
 
 
-def match(predicted: ArrayLike, true: ArrayLike, radius: ArrayLike, *, fraction: float = 0.5) -> NDArray[np.int64]:
+def match(
+    predicted: NDArray[np.number], true: NDArray[np.number], radius: Numbers, *, fraction: float = 0.5
+) -> NDArray[np.int64]:
     """Pair picks with true particles one to one.
 
     A pick may be paired with a true particle whose centre is at most ``fraction`` of that particle's radius away. Of
@@ -55,7 +58,7 @@ def match(predicted: ArrayLike, true: ArrayLike, radius: ArrayLike, *, fraction:
     --------
     Both picks are near the first particle only; the nearer one gets it.
 
-    >>> match([[0, 0, 30], [0, 0, 10]], [[0, 0, 0], [0, 0, 500]], 100).tolist()
+    >>> match(np.array([[0, 0, 30], [0, 0, 10]]), np.array([[0, 0, 0], [0, 0, 500]]), 100.0).tolist()
     [[1, 0]]
     """
     picks = np.asarray(predicted, dtype=np.float64).reshape(-1, 3)
@@ -137,7 +140,7 @@ class Rates:
     f_beta: NDArray[np.float64]
 
 
-def rates(hits: ArrayLike, false: ArrayLike, missed: ArrayLike, *, beta: float = 4.0) -> Rates:
+def rates(hits: Numbers, false: Numbers, missed: Numbers, *, beta: float = 4.0) -> Rates:
     """Rates from counts of any one shape.
 
     F-beta is (1 + β²) hits / ((1 + β²) hits + β² missed + false) (van Rijsbergen 1979, Information Retrieval): recall
@@ -157,7 +160,7 @@ def rates(hits: ArrayLike, false: ArrayLike, missed: ArrayLike, *, beta: float =
     )
 
 
-def quotient(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
+def quotient(top: Numbers, bottom: Numbers) -> NDArray[np.float64]:
     """Top / bottom, 0 where bottom is 0."""
     return np.divide(top, bottom, out=np.zeros(np.broadcast(top, bottom).shape), where=bottom > 0)
 

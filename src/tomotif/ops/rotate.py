@@ -39,7 +39,7 @@ def sample_rotated(
     shifts: ArrayLike | Tensor | None = None,
     *,
     size: int,
-    supersampling: float = 1,
+    supersampling: int = 1,
 ) -> Float[Tensor, "n d d d"]:
     """Turned and shifted copies of a finely sampled volume on a coarser grid of another size.
 

@@ -93,13 +93,14 @@ def average_section(section: Section, classes: Palette, brief: bool) -> None:
     resolved = [(a.resolution, a.style.label, a.particles) for a in averages if a.resolution is not None]
     if resolved:
         best, name, count = min(resolved)
-        members = "" if count is None else f" of {counted(count, 'particle')}"
-        section.finding = f"The sharpest class average is {name} at {best:.0f} Å ({'poses: ' + '; '.join(poses) if poses else 'average' + members})."
+        members = "" if count is None else f" from {counted(count, 'particle')}"
+        given = f"; poses: {'; '.join(poses)}" if poses else ""
+        section.finding = f"The sharpest class average is that of {name}, {best:.0f} Å{members}{given}."
         section.tiles.append(("Best average", f"{best:.0f} Å"))
     section.add(
         "averages",
         "Averages and their resolution",
         averages,
-        "Central xy, xz and yz slices; dense matter is bright. Curves: Fourier shell correlation of the averages of two "
-        "halves of the particles, over the resolution in Å; the dashed line is 0.143, where the resolution is read.",
+        "Central xy, xz and yz slices; dense matter is bright. Curves: Fourier shell correlation of the averages of "
+        "two halves of the particles over the resolution; the dashed line is 0.143, where the resolution is read.",
     )

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -71,7 +72,7 @@ def central_slices(
     volume
         Densities zyx.
     planes
-        Which of ``"xy"``, ``"xz"``, ``"yz"``; the second letter runs down, the first to the right (``"yz"``: y to the right).
+        Which of ``"xy"``, ``"xz"``, ``"yz"``; the first letter runs to the right, the second down.
     thickness
         Number of slices averaged.
     """
@@ -174,7 +175,12 @@ def line_chart(
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 9.0, "font.sans-serif": ["DejaVu Sans"]}
+    style: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "font.size": 9.0,
+        "font.sans-serif": ["DejaVu Sans"],
+    }
     with matplotlib.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
@@ -183,7 +189,13 @@ def line_chart(
             dashes = (0, (4, 2.5)) if curve.dash else "-"
             alone = np.isfinite(y).sum() == 1
             axes.plot(
-                x, y, color=curve.colour, linestyle=dashes, linewidth=1.8, label=curve.label, marker="o" if alone else ""
+                x,
+                y,
+                color=curve.colour,
+                linestyle=dashes,
+                linewidth=1.8,
+                label=curve.label,
+                marker="o" if alone else "",
             )
             if filled:
                 axes.fill_between(x, y, color=curve.colour, alpha=0.18, linewidth=0)
@@ -210,7 +222,7 @@ def line_chart(
 
 
 def inline_svg(document: str, name: str) -> str:
-    """An SVG document as an element for the inside of an HTML page: no prologue, no identifiers that nobody refers to."""
+    """An SVG document as an element of an HTML page: no prologue, no identifiers that nobody refers to."""
     body = document[document.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", body).replace("xlink:href", "href")

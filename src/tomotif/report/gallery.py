@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tomotif.report.figures import central_slices, png, side_by_side, smooth, stretch
 from tomotif.report.palette import Style
 
-BEST, SPREAD = 7, 3  # members shown: the best, and some spread over the others
+LONG, SHORT = (7, 3), (3, 2)  # members shown: the best ones, and some spread over the others
 MEAN_OF = 2000  # boxes read for a mean at most
 CHUNK = 256  # boxes in memory at once
 LOW_PASS_PX = 1.0
@@ -19,11 +19,12 @@ THICKNESS = 3  # slices averaged
 
 @dataclass(frozen=True)
 class Member:
-    """One particle's picture."""
+    """One particle's picture; ``spread`` when it is not one of the best."""
 
     image: str
     alt: str
     caption: str
+    spread: bool
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,17 @@ class Group:
     members: list[Member]
 
 
-def members_shown(order: NDArray[np.floating] | None, count: int) -> NDArray[np.intp]:
+def members_shown(order: NDArray[np.floating] | None, count: int, best: int, spread: int) -> NDArray[np.intp]:
     """Which members to show: the best ones, then some spread evenly over the rest of the ranking.
 
-    >>> members_shown(np.arange(100.0), 100).tolist()
-    [99, 98, 97, 96, 95, 94, 93, 70, 46, 23]
+    >>> members_shown(np.arange(100.0), 100, 3, 2).tolist()
+    [99, 98, 97, 64, 32]
     """
     ranking = np.arange(count) if order is None else np.argsort(-np.nan_to_num(order, nan=-np.inf), kind="stable")
-    if count <= BEST + SPREAD:
+    if count <= best + spread:
         return ranking.astype(np.intp)
-    rest = np.linspace(BEST - 1, count, SPREAD + 2)[1:-1].astype(np.intp)
-    return np.concatenate([ranking[:BEST], ranking[rest]]).astype(np.intp)
+    rest = np.linspace(best - 1, count, spread + 2)[1:-1].astype(np.intp)
+    return np.concatenate([ranking[:best], ranking[rest]]).astype(np.intp)
 
 
 def mean_box(stack: NDArray[np.floating], rows: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -73,6 +74,7 @@ def group_gallery(
     order: NDArray[np.floating] | None,
     *,
     order_label: str = "",
+    shown: tuple[int, int] = LONG,
 ) -> Group:
     """The gallery of one class or cluster.
 
@@ -88,14 +90,18 @@ def group_gallery(
         Probability or score of each of these; the highest are shown first. None keeps their order.
     order_label
         What the number is.
+    shown
+        How many of the best members are shown, and how many spread over the rest.
     """
     used = rows if len(rows) <= MEAN_OF else rows[np.linspace(0, len(rows) - 1, MEAN_OF).astype(int)]
     members = []
-    for i in members_shown(order, len(rows)):
+    for place, i in enumerate(members_shown(order, len(rows), *shown)):
         caption = "" if order is None else f"{order[i]:.2f}"
         number = "" if order is None else f", {order_label} {caption}"
         picture = box_picture(np.asarray(stack[rows[i]], np.float32))
-        members.append(Member(picture, f"central xy and xz slices of one {style.label}{number}", caption))
+        members.append(
+            Member(picture, f"central xy and xz slices of one {style.label}{number}", caption, place >= shown[0])
+        )
     return Group(
         style=style,
         count=len(rows),

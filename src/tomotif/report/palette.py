@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
 NEUTRAL = "#9AA3AD"
 DASHES = ("", "5 3", "1.5 3")
+CLUSTER = re.compile(r"cluster_\d+")  # clusters have no names of their own
 BACKGROUND_NAMES = frozenset({"", "none", "background", "unknown", "noise", "other", "decoy", "false"})
 
 
@@ -19,7 +21,7 @@ class Style:
     Parameters
     ----------
     name
-        The class, cluster or group; ``""`` is shown as "unnamed".
+        The class, cluster or group; ``""`` is shown as "other".
     index
         Number of the name within its palette, which the page's filters use.
     colour
@@ -36,7 +38,7 @@ class Style:
     @property
     def label(self) -> str:
         """The name as shown."""
-        return self.name or "unnamed"
+        return self.name.replace("_", " ") if CLUSTER.fullmatch(self.name) else self.name or "other"
 
 
 @dataclass(frozen=True)
@@ -49,22 +51,22 @@ class Palette:
     def of(cls, names: Iterable[str]) -> Palette:
         """Give every name a style, in sorted order; names that mean "nothing" are grey.
 
-        After seven names the colours begin again with dashed rings, then with dotted ones.
+        After seven names the colours begin again with dashed rings, then with dotted ones. Clusters have a round of
+        colours of their own, so that they do not change those of the classes.
 
         >>> palette = Palette.of(["ribosome", "none", "proteasome"])
         >>> [(s.name, s.colour) for s in palette.styles.values()]
         [('none', '#9AA3AD'), ('proteasome', '#E69F00'), ('ribosome', '#56B4E9')]
         """
         every = sorted(set(names), key=natural)
-        coloured = [name for name in every if name.lower() not in BACKGROUND_NAMES]
-        styles = {}
-        for index, name in enumerate(every):
-            if name in coloured:
-                turn, colour = divmod(coloured.index(name), len(OKABE_ITO))
-                styles[name] = Style(name, index, OKABE_ITO[colour], DASHES[turn % len(DASHES)])
-            else:
-                styles[name] = Style(name, index, NEUTRAL)
-        return cls(styles)
+        clusters = [name for name in every if CLUSTER.fullmatch(name)]
+        classes = [name for name in every if name not in clusters and name.lower() not in BACKGROUND_NAMES]
+        looks = dict.fromkeys(every, (NEUTRAL, ""))
+        for family in (classes, clusters):
+            for number, name in enumerate(family):
+                turn, colour = divmod(number, len(OKABE_ITO))
+                looks[name] = (OKABE_ITO[colour], DASHES[turn % len(DASHES)])
+        return cls({name: Style(name, index, *looks[name]) for index, name in enumerate(every)})
 
     def __getitem__(self, name: str) -> Style:
         return self.styles[name]
@@ -73,10 +75,10 @@ class Palette:
         return len(self.styles)
 
 
-def natural(name: str) -> tuple[int, float, str]:
-    """Sort key that puts numbers before words, and 2 before 10.
+def natural(name: str) -> list[tuple[str, int]]:
+    """Sort key that puts "cluster 2" before "cluster 10".
 
-    >>> sorted(["10", "b", "2"], key=natural)
-    ['2', '10', 'b']
+    >>> sorted(["cluster 10", "b", "cluster 2"], key=natural)
+    ['b', 'cluster 2', 'cluster 10']
     """
-    return (0, float(name), "") if name.lstrip("-").isdigit() else (1, 0.0, name)
+    return [(words, int(digits or 0)) for words, digits in re.findall(r"(\D*)(\d*)", name)]

@@ -136,7 +136,9 @@ def runs_below(folder: Path) -> Iterator[Run]:
         raise InputError(f"expected a run folder at {folder}, found {'a file' if folder.exists() else 'nothing'}")
     records = sorted(folder.rglob(RECORD))
     if not records:
-        raise InputError(f"expected a run folder with a {RECORD} at {folder}, found none; give a folder that a command wrote")
+        raise InputError(
+            f"expected a run folder with a {RECORD} at {folder}, found none; give a folder that a command wrote"
+        )
     root = folder.resolve()
     for record in records:
         below = record.parent.resolve().relative_to(root)

@@ -92,8 +92,14 @@ def class_score_table(score: dict[str, Any], classes: Palette) -> ScoreTable:
     rows = []
     for entry in map(mapping, as_list(score.get("classes"))):
         name = str(entry.get("class", ""))
-        values = [fraction_text(entry.get(key), by_class.get(name) if key == "f1" else None) for key in ("found", *RATES)]
-        rows.append(ScoreRow(name, classes[name], [count_text(entry.get(key)) for key in ("true", "predicted", "correct")], values))
+        values = [
+            fraction_text(entry.get(key), by_class.get(name) if key == "f1" else None) for key in ("found", *RATES)
+        ]
+        rows.append(
+            ScoreRow(
+                name, classes[name], [count_text(entry.get(key)) for key in ("true", "predicted", "correct")], values
+            )
+        )
     blank, none = Value(""), ["", "", ""]
     footer = []
     if as_number(score.get("macro_f1")) is not None:
@@ -103,7 +109,9 @@ def class_score_table(score: dict[str, Any], classes: Palette) -> ScoreTable:
         if as_number(baseline.get("macro_f1")) is not None:
             random = fraction_text(baseline["macro_f1"])
             footer.append(ScoreRow("the same with random positions", None, none, [blank, blank, blank, random, blank]))
-    return ScoreTable(["true", "called so", "correct", "found", "precision", "recall", "F1", f_beta_label(score)], rows, footer)
+    return ScoreTable(
+        ["true", "called so", "correct", "found", "precision", "recall", "F1", f_beta_label(score)], rows, footer
+    )
 
 
 def detection_table(score: dict[str, Any]) -> ScoreTable:
@@ -114,11 +122,16 @@ def detection_table(score: dict[str, Any]) -> ScoreTable:
         "picks",
         None,
         [count_text(counts.get("true")), count_text(counts.get("picks")), count_text(detection.get("matched"))],
-        [*(fraction_text(detection.get(key), intervals.get(key)) for key in RATES), fraction_text(detection.get("false_per_true"))],
+        [
+            *(fraction_text(detection.get(key), intervals.get(key)) for key in RATES),
+            fraction_text(detection.get("false_per_true")),
+        ],
     )
     values = [*(fraction_text(baseline.get(key)) for key in RATES), Value("")]
     footer = [ScoreRow("as many at random positions", None, ["", "", ""], values)] if baseline else []
-    return ScoreTable(["true", "picks", "matched", "precision", "recall", "F1", f_beta_label(score), "false per true"], [row], footer)
+    return ScoreTable(
+        ["true", "picks", "matched", "precision", "recall", "F1", f_beta_label(score), "false per true"], [row], footer
+    )
 
 
 def f_beta_label(score: dict[str, Any]) -> str:
@@ -157,15 +170,18 @@ def score_section(section: Section, classes: Palette, brief: bool) -> None:
     near = "" if fraction is None else f" within {fraction:g} × the particle's radius"
     section.lead = f"Picks and true particles are matched one to one{near}. Scores are fractions."
     if as_number(counts.get("rejected")):
-        section.lead += f" {count_text(counts['rejected'])} picks that the network called background were set aside first."
+        section.lead += (
+            f" {count_text(counts['rejected'])} picks that the network called background were set aside first."
+        )
     add_finding(section, score)
-    resampled = f"Intervals: {as_number(intervals.get('level')) or 0.95:.0%} bootstrap over {'tomograms' if intervals.get('unit') == 'tomogram' else 'single particles, not over tomograms'}."
-    random = f" Random: mean of {count_text(baseline.get('repeats'))} placements." if baseline else ""
-    section.add("scores", "Finding particles, whatever they are called", detection_table(score), resampled + random)
+    unit = "tomograms" if intervals.get("unit") == "tomogram" else "single particles, not over tomograms"
+    how = f"Intervals: {as_number(intervals.get('level')) or 0.95:.0%} bootstrap over {unit}."
+    how += f" Random: mean of {count_text(baseline.get('repeats'))} placements." if baseline else ""
+    section.add("scores", "Finding particles, whatever they are called", detection_table(score), how)
     if as_list(score.get("classes")):
         caption = (
-            "“Found”: a pick lies there, whatever its class. Precision, recall and F1 of a class count a pick only when its "
-            "place and its class are right. " + resampled + random
+            "“Found”: a pick lies there, whatever its class. Precision, recall and F1 of a class count a pick only "
+            f"when its place and its class are right. {how}"
         )
         section.add("scores", "Finding and naming, class by class", class_score_table(score, classes), caption)
     caption = "Rows: what is there. Columns: what it was called. Counts, and their fraction of the row."

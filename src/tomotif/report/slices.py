@@ -56,15 +56,14 @@ class Legend:
 
 @dataclass(frozen=True)
 class SliceView:
-    """Slices of one tomogram with a legend; ``scale`` holds the two ends of a colour scale instead of names."""
+    """Slices of one tomogram with a legend, or a colour scale: what it shows, its two ends and its CSS gradient."""
 
     tomogram: str
     slices: list[Slice]
     legend: list[Legend]
-    scale: tuple[str, str] | None
+    scale: tuple[str, str, str, str] | None
     facts: str
     simulated: bool
-    dashed_note: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,36 +213,35 @@ def slice_view(
     if colouring.names is not None:
         counts = {name: int((colouring.names == name).sum()) for name in colouring.palette.styles}
         legend = [Legend(style, counts[name]) for name, style in colouring.palette.styles.items() if counts[name]]
-    nz, ny, nx = tomogram.shape
     return SliceView(
         tomogram=tomogram.name,
         slices=[draw_slice(tomogram, z, rings_at(particles, colouring, tomogram.voxel_size, z)) for z in heights],
         legend=sorted(legend, key=lambda entry: (entry.style.colour == NEUTRAL, entry.style.index)),
-        scale=None if colouring.values is None else ends(colouring.values),
+        scale=None if colouring.values is None else colour_scale(colouring.values, colouring.label),
         facts=display_facts(tomogram, "radius" in particles),
         simulated=simulated,
-        dashed_note=any(entry.style.dash for entry in legend),
     )
 
 
-def ends(values: NDArray[np.floating]) -> tuple[str, str] | None:
-    """Texts of the two ends of the colour scale of :func:`~tomotif.report.figures.heat_colours`."""
+def colour_scale(values: NDArray[np.floating], label: str) -> tuple[str, str, str, str] | None:
+    """What :func:`~tomotif.report.figures.heat_colours` colours by: label, lowest, highest, and the colours between."""
     if not len(values):
         return None
     low, high = np.nanpercentile(values, [5, 95])
-    return f"{low:.3g}", f"{high:.3g}"
+    return label, f"{low:.3g}", f"{high:.3g}", ", ".join(heat_colours(np.linspace(0, 1, 21)))
 
 
 def display_facts(tomogram: Tomogram, has_radius: bool) -> str:
     """What was done for display, in one line."""
     nz, ny, nx = tomogram.shape
     thickness = max(1, round(SLAB / tomogram.voxel_size))
-    contrast = "contrast inverted for display, dense matter is bright" if tomogram.sign < 0 else "dense matter is bright"
-    circles = "rings are sections through each particle's sphere" if has_radius else "rings have a nominal radius of 10 nm"
+    contrast = "contrast inverted for display, " if tomogram.sign < 0 else ""
+    sphere = "particle's sphere" if has_radius else "particle's sphere of nominally 10 nm radius"
     return (
         f"{nx} × {ny} × {nz} voxels (x, y, z) of {tomogram.voxel_size:g} Å. Each picture averages {thickness} "
         f"slice{'s' if thickness > 1 else ''} ({thickness * tomogram.voxel_size / 10:.3g} nm) and is low-passed with a "
-        f"Gaussian; {contrast}; x runs to the right, y down; {circles}."
+        f"Gaussian; {contrast}dense matter is bright; x runs to the right, y down; "
+        f"rings are sections through each {sphere}."
     )
 
 

@@ -16,11 +16,10 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tomotif.core import InputError, Particles, Settings, Subtomograms
+from tomotif.core import InputError, Particles, Progress, Settings, Subtomograms
 from tomotif.data.augment import wedge_safe_flips
 from tomotif.data.batches import BoxBatches, EpochBatches, loader
 from tomotif.data.splits import split_by_tomogram
-from tomotif.engine.execute import Progress
 from tomotif.engine.model_folder import ModelCard, read_card, save_model
 from tomotif.engine.predict import Runtime, predict_stack
 from tomotif.engine.train import Objective, TrainSettings, fit

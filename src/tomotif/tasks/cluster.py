@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tomotif.core import InputError, Particles, Settings, Subtomograms
-from tomotif.engine.execute import Progress
+from tomotif.core import InputError, Particles, Progress, Settings, Subtomograms
 from tomotif.ops.shape import compactness, shape_features
 
 RIBOSOME_LIKE = "ribosome-like"

@@ -1,0 +1,112 @@
+"""`tomotif score`: compare picks and classes with the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter
+from rich.table import Table
+
+from tomotif.cli.console import console
+from tomotif.io.files import read_json, write_json
+from tomotif.io.run_folder import run_folder
+from tomotif.io.star import read_particles, read_tomograms
+from tomotif.tasks.score import Extents, ScoreSettings
+from tomotif.tasks.score import score as score_particles
+
+RATES = ("precision", "recall", "f1", "f_beta")
+
+
+def score(
+    picks: Path,
+    truth: Path,
+    *,
+    output: Annotated[Path, Parameter(alias="-o")] = Path("score"),
+    settings: Annotated[ScoreSettings, Parameter(name="*")] = ScoreSettings(),
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Compare picks, and their classes where they have some, with the truth; all scores are fractions.
+
+    Parameters
+    ----------
+    picks
+        Star file of picked or classified particles, or the run folder it lies in.
+    truth
+        Star file of the true particles with class and radius (Å), or the run folder it lies in.
+    output
+        Run folder to write; the scores are in its score.json.
+    settings
+        What counts as a match, and how intervals and baseline are drawn.
+    seed
+        Seed of the random baseline and of the bootstrap.
+    overwrite
+        Replace an earlier run in the output folder.
+    """
+    found, true = star_file(picks), star_file(truth)
+    with run_folder(output, "score", settings, inputs=[found, true], seed=seed, overwrite=overwrite) as run:
+        if not run.finished:
+            result = score_particles(
+                read_particles(found),
+                read_particles(true),
+                settings,
+                extents=tomogram_extents(true, found),
+                rng=np.random.default_rng(seed),
+            ).as_dict()
+            write_json(run / "score.json", result)
+            run.record(macro_f1=result["macro_f1"], **result["detection"])
+        show(read_json(run / "score.json"))
+        console.print(f"wrote {run / 'score.json'}")
+
+
+def star_file(path: Path) -> Path:
+    """The star file itself, or the one in a run folder."""
+    return path / "particles.star" if path.is_dir() else path
+
+
+def tomogram_extents(*tables: Path) -> Extents | None:
+    """Sizes zyx in Å of the tomograms in the first tomograms.star that lies beside one of the tables."""
+    beside = [table.with_name("tomograms.star") for table in tables]
+    found = next((path for path in beside if path.exists()), None)
+    return None if found is None else {t.name: t.volume.extent for t in read_tomograms(found, check=False)}
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Print the scores as tables."""
+    intervals, beta = result["intervals"], f"{result['beta']:g}"
+    table = Table("", "true", "picks", "matched", "precision", "recall", "F1", f"F{beta}")
+    counts, detection = result["counts"], result["detection"]
+    bounds = intervals["detection"]
+    cells = [fraction(detection[key], bounds[key]) for key in RATES]
+    table.add_row(
+        "found, whatever they are", str(counts["true"]), str(counts["picks"]), str(detection["matched"]), *cells
+    )
+    if result["random"] is not None:
+        table.add_row("as many at random", "", "", "", *[fraction(result["random"][key]) for key in RATES])
+    if result["macro_f1"] is not None:
+        table.add_section()
+        for row in result["classes"]:
+            cells = [fraction(row[key], intervals["classes"][row["class"]] if key == "f1" else None) for key in RATES]
+            table.add_row(row["class"], str(row["true"]), str(row["predicted"]), str(row["correct"]), *cells)
+        table.add_section()
+        means = [fraction(result[key], intervals[key]) for key in ("macro_f1", "macro_f_beta")]
+        table.add_row("mean over classes (macro)", "", "", "", "", "", *means)
+    console.print(table)
+    console.print(
+        f"Brackets: {100 * intervals['level']:g} % bootstrap interval, resampled by {intervals['unit']}. "
+        f"{counts['rejected']} picks were rejected as background."
+    )
+
+
+def fraction(value: float | None, bounds: tuple[float, float] | None = None) -> str:
+    """A fraction and its interval.
+
+    >>> fraction(0.8333, (0.75, 0.9)), fraction(None)
+    ('0.833 (0.75–0.90)', '–')
+    """
+    if value is None:
+        return "–"
+    return f"{value:.3f}" + (f" ({bounds[0]:.2f}–{bounds[1]:.2f})" if bounds else "")

@@ -1,0 +1,118 @@
+"""The demonstration: train on simulated complexes, then run the whole line on a simulated and on a real tomogram.
+
+Simulated: pick → extract → classify → average → score, against the truth. The averages use the matched true poses,
+because nothing searches for poses yet, and say so. Real: pick → extract → cluster by simple shape features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from pydantic import Field
+
+from tomotif.core import MissingWedge, Settings
+from tomotif.io.mrc import open_tomogram
+from tomotif.io.star import read_tomograms
+from tomotif.io.structure import load_structure
+from tomotif.pipelines.stages import (
+    TOMOGRAMS,
+    Run,
+    classify_stage,
+    cluster_stage,
+    extract_stage,
+    pick_stage,
+    score_stage,
+    simulate_stage,
+    train_stage,
+    training_set_stage,
+)
+from tomotif.report.page import write_report
+from tomotif.tasks.average import AverageSettings
+from tomotif.tasks.classify import ClassifierSettings, ClassifySettings
+from tomotif.tasks.cluster import ClusterSettings
+from tomotif.tasks.extract import ExtractSettings
+from tomotif.tasks.pick import PickSettings
+from tomotif.tasks.score import ScoreSettings
+from tomotif.tasks.simulate import SubtomogramSettings, TomogramSettings
+
+REAL_TOMOGRAM = "mpneumoniae_20A.mrc"
+
+
+class DemoSettings(Settings):
+    """Settings of ``demo``."""
+
+    structures: tuple[str, ...] = ("4v5d", "4v8r", "3j9i", "1oel", "1bxn", "2fha")
+    """Names of the complexes to train on and to put into the simulated tomogram."""
+    training_particles: int = Field(700, gt=0)
+    """Simulated training particles of each complex."""
+    epochs: int = Field(6, gt=0)
+    """Passes over the training particles."""
+    snr: float = Field(0.1, gt=0)
+    """Signal-to-noise ratio of RuBisCO (1BXN) in its box, in training data and tomogram."""
+    occupancy: float = Field(0.05, gt=0, lt=1)
+    """Fraction of the simulated tomogram inside molecular envelopes."""
+    seed: int = 0
+    """Seed of everything; the tomogram is simulated with another one than the training data."""
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo found."""
+
+    report: Path
+    macro_f1: float
+    recall: float
+    ribosome_like: int
+
+
+def demo(settings: DemoSettings, run: Run) -> DemoResult:
+    """Run the demonstration; stages that ended in an earlier, killed run are not repeated.
+
+    Parameters
+    ----------
+    settings
+        Size and seed.
+    run
+        Output folder; each stage is a run folder in it, ``report.html`` is the result.
+    """
+    score = simulated_part(settings, run)
+    ribosome_like = real_part(settings, run)
+    report = write_report([run.output], run.output / "report.html", title="tomotif demo")
+    return DemoResult(report, score["macro_f1"], score["recall"], ribosome_like)
+
+
+def simulated_part(settings: DemoSettings, run: Run) -> dict[str, float]:
+    """Train, then find, name, average and score in a tomogram that training has not seen."""
+    structures = [load_structure(name) for name in settings.structures]
+    boxes = SubtomogramSettings(
+        count=settings.training_particles,
+        background=2 * settings.training_particles,
+        neighbours=2,
+        snr=settings.snr,
+        snr_reference="1bxn",
+    )
+    classifier = ClassifierSettings(epochs=settings.epochs, seed=settings.seed)
+    volume = TomogramSettings(snr=settings.snr, occupancy=settings.occupancy)
+
+    training = training_set_stage(structures, boxes, run.beside("training_set"), seed=settings.seed)
+    trained = train_stage(training.path, classifier, run.beside("classifier"))
+    truth = simulate_stage(structures, volume, run.beside("simulated"), seed=settings.seed + 1)
+    tomograms = read_tomograms(truth / TOMOGRAMS)
+    picks = pick_stage(tomograms, PickSettings(), run.beside("simulated_picks"))
+    cut = extract_stage(picks.path, ExtractSettings(box_px=boxes.box_px), run.beside("simulated_subtomograms"))
+    named = classify_stage(cut.path, trained.path, ClassifySettings(), run.beside("simulated_classes"))
+    average_with_true_poses_stage(named.path, cut.path, truth.path, AverageSettings(), run.beside("simulated_averages"))
+    scored = score_stage(named.path, truth.path, ScoreSettings(), run.beside("simulated_score"))
+    return {"macro_f1": scored.results["macro_f1"], "recall": scored.results["recall"]}
+
+
+def real_part(settings: DemoSettings, run: Run) -> int:
+    """Pick in a real *Mycoplasma pneumoniae* cell and group what was found; gives the size of the compact group."""
+    with as_file(files("tomotif.resources") / REAL_TOMOGRAM) as path:
+        cell = open_tomogram(path, missing_wedge=MissingWedge(-60, 60), contrast="dark")
+        picks = pick_stage([cell], PickSettings(), run.beside("real_picks"))
+        cut = extract_stage(picks.path, ExtractSettings(box_px=24), run.beside("real_subtomograms"))
+        clusters = cluster_stage(cut.path, ClusterSettings(seed=settings.seed), run.beside("real_clusters"))
+    return int(clusters.results["clusters"][0]["particles"])

@@ -1,0 +1,303 @@
+"""Every stage as a run folder: read nouns, call one task, write nouns. The command line and the pipelines share these.
+
+A stage that already ended in its folder is not repeated; one that was killed continues there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomotif.core import InputError, Particles, Progress, Structure, Subtomograms, Tomogram
+from tomotif.engine.model_folder import CARD, find_model_folder, read_card
+from tomotif.engine.predict import discard_shards
+from tomotif.io.files import read_json, write_json
+from tomotif.io.mrc import open_tomogram, write_labels, write_volume
+from tomotif.io.run_folder import RECORD, RunFolder, run_folder
+from tomotif.io.stack import (
+    STACK_NAME,
+    TABLE_NAME,
+    StackRows,
+    create_stack,
+    open_stack,
+    read_subtomograms,
+    write_subtomogram_table,
+)
+from tomotif.io.star import read_particles, read_tomograms, write_particles, write_tomograms
+from tomotif.tasks.average import AverageSettings, ClassAverage, average
+from tomotif.tasks.classify import ClassifierSettings, ClassifySettings, classify, train_classifier
+from tomotif.tasks.cluster import ClusterSettings, cluster, describe_clusters
+from tomotif.tasks.extract import ExtractSettings
+from tomotif.tasks.pick import PickSettings, pick
+from tomotif.tasks.score import ScoreSettings, score, with_true_poses
+from tomotif.tasks.simulate import SubtomogramSettings, TomogramSettings, simulate_subtomograms, simulate_tomogram
+
+TOMOGRAMS = "tomograms.star"
+
+Bar = Callable[[str], AbstractContextManager[Progress]]
+
+
+def silent(title: str) -> AbstractContextManager[Progress]:
+    """A progress bar that shows nothing."""
+    return nullcontext(lambda done, total: None)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a stage runs: where to, whether anew, and what shows its progress."""
+
+    output: Path
+    overwrite: bool = False
+    bar: Bar = silent
+
+    def beside(self, name: str) -> Run:
+        """The same for a folder inside the output."""
+        return Run(self.output / name, self.overwrite, self.bar)
+
+
+def table_of(path: Path) -> Path:
+    """The star file itself, or the one in a run folder."""
+    return path / TABLE_NAME if path.is_dir() else path
+
+
+def stack_of(path: Path) -> Path:
+    """The stack beside a table of particles, or beside the table that its run was made from, and so on.
+
+    Raises
+    ------
+    InputError
+        When there is none.
+    """
+    folder, seen = table_of(path).parent, set[Path]()
+    while folder not in seen:
+        seen.add(folder)
+        if (folder / STACK_NAME).exists():
+            return folder / STACK_NAME
+        record = folder / RECORD
+        inputs = read_json(record).get("inputs", []) if record.exists() else []
+        tables = [table_of(Path(entry["path"])) for entry in inputs]
+        folder = next((table.parent for table in tables if table.name == TABLE_NAME and table.exists()), folder)
+    raise InputError(
+        f"expected {STACK_NAME} in {table_of(path).parent} or in the folder of the run it was made from, found none; "
+        "give the folder of an extraction"
+    )
+
+
+def open_subtomograms(path: Path) -> tuple[Subtomograms, list[Path]]:
+    """Subtomograms of a run folder or star file, and the files they come from."""
+    table, stack = table_of(path), stack_of(path)
+    return read_subtomograms(table, stack=stack), [table, stack]
+
+
+def tomograms_beside(path: Path) -> list[Tomogram]:
+    """The tomograms a table of particles names."""
+    return read_tomograms(table_of(path).with_name(TOMOGRAMS), check=False)
+
+
+def write_table(run: RunFolder, particles: Particles, tomograms: Sequence[Tomogram]) -> None:
+    """Write ``tomograms.star`` and then ``particles.star``."""
+    write_tomograms(run / TOMOGRAMS, tomograms)
+    write_particles(run / TABLE_NAME, particles, tomograms=tomograms)
+
+
+def simulate_stage(
+    structures: Sequence[Structure], settings: TomogramSettings, run: Run, *, count: int = 1, seed: int = 0
+) -> RunFolder:
+    """Simulate tomograms with their truth: volumes, class and instance labels, and the table of particles."""
+    identity = {**settings.model_dump(mode="json"), "structures": [s.name for s in structures], "count": count}
+    with run_folder(run.output, "simulate", identity, seed=seed, overwrite=run.overwrite) as folder:
+        if folder.finished:
+            return folder
+        tomograms, truth = [], []
+        with run.bar("simulating") as progress:
+            for number in range(count):
+                name = f"simulated_{number:03d}"
+                made = simulate_tomogram(structures, settings, np.random.default_rng((seed, number)), name)
+                volume = made.tomogram.volume
+                write_volume(folder / f"{name}.mrc", volume.data, volume.voxel_size)
+                write_labels(folder / f"{name}_classes.mrc", made.classes)
+                write_labels(folder / f"{name}_instances.mrc", made.instances)
+                wedge = made.tomogram.missing_wedge
+                opened = open_tomogram(
+                    folder / f"{name}.mrc", missing_wedge=wedge, contrast=made.tomogram.contrast, check=False
+                )
+                tomograms.append(opened)
+                truth.append(made.particles)
+                progress(number + 1, count)
+        particles = Particles.concat(truth)
+        write_table(folder, particles, tomograms)
+        folder.record(tomograms=count, particles=len(particles), classes=count_classes(particles))
+    return folder
+
+
+def training_set_stage(
+    structures: Sequence[Structure], settings: SubtomogramSettings, run: Run, *, seed: int = 0
+) -> RunFolder:
+    """Simulate single subtomograms of known class: a stack with its table, as an extraction leaves them."""
+    identity = {**settings.model_dump(mode="json"), "structures": [s.name for s in structures]}
+    with run_folder(run.output, "simulate", identity, seed=seed, overwrite=run.overwrite) as folder:
+        if folder.finished:
+            return folder
+        total = settings.count * len(structures) + settings.background
+        with create_stack(folder / STACK_NAME, total, settings.box_px, settings.voxel_size) as stack:
+            made = simulate_subtomograms(structures, settings, np.random.default_rng(seed), stack=stack)
+        write_subtomogram_table(
+            folder / TABLE_NAME,
+            made.particles,
+            missing_wedge=made.missing_wedge,
+            voxel_size=made.voxel_size,
+            tomograms=[one_box(made)],
+        )
+        folder.record(particles=len(made), classes=count_classes(made.particles))
+    return folder
+
+
+def pick_stage(tomograms: Sequence[Tomogram], settings: PickSettings, run: Run) -> RunFolder:
+    """Find particles in every tomogram."""
+    files = [t.path for t in tomograms if t.path is not None]
+    with run_folder(run.output, "pick", settings, inputs=files, overwrite=run.overwrite) as folder:
+        if folder.finished:
+            return folder
+        found = []
+        for tomogram in tomograms:
+            with run.bar(f"picking in {tomogram.name}") as progress:
+                found.append(pick(tomogram, settings, progress=progress))
+        particles = Particles.concat(found)
+        write_table(folder, particles, tomograms)
+        folder.record(picks=len(particles), tomograms={t.name: len(p) for t, p in zip(tomograms, found, strict=True)})
+    return folder
+
+
+def extract_stage(
+    particles: Path, settings: ExtractSettings, run: Run, *, tomograms: Sequence[Tomogram] | None = None
+) -> RunFolder:
+    """Cut subtomograms at the particles of a star file or run folder."""
+    table = table_of(particles)
+    opened = list(tomograms) if tomograms is not None else read_tomograms(table.with_name(TOMOGRAMS))
+    files = [table, *(t.path for t in opened if t.path is not None)]
+    with run_folder(run.output, "extract", settings, inputs=files, overwrite=run.overwrite) as folder:
+        if folder.finished:
+            return folder
+        rows = read_particles(table, tomograms=opened)
+        extract_to_folder(rows, opened, settings, folder, run.bar)
+    return folder
+
+
+def classify_stage(subtomograms: Path, model: Path, settings: ClassifySettings, run: Run) -> RunFolder:
+    """Name the structure in every subtomogram of an extraction."""
+    model = find_model_folder(model)
+    card = read_card(model)
+    found, files = open_subtomograms(subtomograms)
+    card.check_fits(found)
+    files.append(model / CARD)
+    with run_folder(run.output, "classify", settings, inputs=files, overwrite=run.overwrite) as folder:
+        if folder.finished:
+            return folder
+        with run.bar("classifying") as progress:
+            named = classify(found, files[1], model, card, settings, folder / "shards", progress=progress)
+        write_table(folder, named, tomograms_beside(subtomograms))
+        discard_shards(folder / "shards")
+        folder.record(particles=len(named), classes=count_classes(named))
+    return folder
+
+
+def cluster_stage(subtomograms: Path, settings: ClusterSettings, run: Run) -> RunFolder:
+    """Group the subtomograms of an extraction by shape."""
+    found, files = open_subtomograms(subtomograms)
+    with run_folder(
+        run.output, "cluster", settings, inputs=files, seed=settings.seed, overwrite=run.overwrite
+    ) as folder:
+        if folder.finished:
+            return folder
+        with run.bar("measuring shapes") as progress:
+            grouped = cluster(found, settings, progress=progress)
+        write_table(folder, grouped, tomograms_beside(subtomograms))
+        folder.record(particles=len(grouped), clusters=describe_clusters(grouped))
+    return folder
+
+
+def average_stage(
+    subtomograms: Path,
+    settings: AverageSettings,
+    run: Run,
+    *,
+    by: str = "class",
+    seed: int = 0,
+    truth: Path | None = None,
+) -> RunFolder:
+    """Average each class (or cluster) with given poses: those in the table, or those of matching true particles."""
+    found, files = open_subtomograms(subtomograms)
+    poses = "given"
+    if truth is not None:
+        files.append(table_of(truth))
+        matched = with_true_poses(found.particles, read_particles(table_of(truth)))
+        boxes = StackRows(open_stack(files[1])[0], matched["stack_index"].to_numpy(np.int64))
+        found = replace(found, particles=matched, stack=cast(NDArray[np.float16], boxes))
+        poses = "given: those of the true particles that the picks match"
+    identity = {**settings.model_dump(mode="json"), "by": by}
+    with run_folder(run.output, "average", identity, inputs=files, seed=seed, overwrite=run.overwrite) as folder:
+        if folder.finished:
+            return folder
+        with run.bar("averaging") as progress:
+            made = average(found, settings, by=by, poses=poses, rng=np.random.default_rng(seed), progress=progress)
+        entries = [write_average(folder.path, one) for one in made.averages]
+        write_json(folder / "averages.json", entries)
+        folder.record(
+            averages={entry["class"]: entry["resolution_A"] for entry in entries},
+            skipped={skipped.name: skipped.reason for skipped in made.skipped},
+        )
+    return folder
+
+
+def write_average(folder: Path, made: ClassAverage) -> dict[str, Any]:
+    """Write the maps of one class and give its entry of averages.json."""
+    stem = made.name.replace("/", "_")
+    write_volume(folder / f"{stem}.mrc", made.volume, made.voxel_size)
+    for number, half in enumerate(made.halves, start=1):
+        write_volume(folder / f"{stem}_half{number}.mrc", half, made.voxel_size)
+    return {**made.as_dict(), "file": f"{stem}.mrc"}
+
+
+def score_stage(picks: Path, truth: Path, settings: ScoreSettings, run: Run, *, seed: int = 0) -> RunFolder:
+    """Compare picks, and their classes where they have some, with the truth."""
+    found, true = table_of(picks), table_of(truth)
+    with run_folder(run.output, "score", settings, inputs=[found, true], seed=seed, overwrite=run.overwrite) as folder:
+        if folder.finished:
+            return folder
+        beside = next((t.with_name(TOMOGRAMS) for t in (true, found) if t.with_name(TOMOGRAMS).exists()), None)
+        tomograms = read_tomograms(beside, check=False) if beside is not None else []
+        result = score(
+            read_particles(found),
+            read_particles(true),
+            settings,
+            extents={t.name: t.volume.extent for t in tomograms} or None,
+            rng=np.random.default_rng(seed),
+        ).as_dict()
+        write_json(folder / "score.json", result)
+        folder.record(macro_f1=result["macro_f1"], **result["detection"])
+    return folder
+
+
+def train_stage(subtomograms: Path, settings: ClassifierSettings, run: Run, *, progress: bool = True) -> RunFolder:
+    """Train a classifier on a stack whose table names classes."""
+    found, files = open_subtomograms(subtomograms)
+    with run_folder(run.output, "train", settings, inputs=files, seed=settings.seed, overwrite=run.overwrite) as folder:
+        if folder.finished:
+            return folder
+        card = train_classifier(found, settings, folder.path, progress=progress)
+        folder.record(
+            architecture=card.architecture, classes=list(card.classes), validation_accuracy=card.validation_accuracy
+        )
+    return folder
+
+
+def count_classes(particles: Particles) -> dict[str, int]:
+    """How many particles there are of each class."""
+    return dict(sorted(Counter(map(str, particles["class"])).items()))
