@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from jaxtyping import install_import_hook
 
+import tests.typecheck  # noqa: F401 - the hook finds the checker by its name
+
 CHECKED = ["tomotif.ops", "tomotif.models", "tomotif.data"]
-install_import_hook(CHECKED, "beartype.beartype")
+install_import_hook(CHECKED, "tests.typecheck.check")
 
 import numpy as np  # noqa: E402 - the hook must be there before anything is imported
 import pytest  # noqa: E402

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -327,10 +328,34 @@ def test_the_command_finds_the_stack_of_the_run_its_classes_came_from(extraction
     given = read_subtomograms(extraction)
     few = given.particles.take(np.arange(39, 2, -1))
     with run_folder(tmp_path / "classes", "classify", {}, inputs=[extraction]) as run:
-        write_particles(run / "particles.star", few, tomograms=read_tomograms(extraction / "tomograms.star"))
+        tomograms = read_tomograms(extraction / "tomograms.star")
+        write_tomograms(run / "tomograms.star", tomograms)
+        write_particles(run / "particles.star", few, tomograms=tomograms)
     main(["average", str(tmp_path / "classes"), "-o", str(tmp_path / "averages")])
     volume = open_volume(tmp_path / "averages" / "motif.mrc")
     assert correlation(np.asarray(volume.data), render()) > 0.97
+
+
+def test_the_command_takes_true_poses_and_says_so(
+    extraction: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, rng = read_subtomograms(extraction).particles, np.random.default_rng(5)
+    tomograms = read_tomograms(extraction / "tomograms.star")
+    centres = np.stack(np.meshgrid(*[[50.0, 150, 250, 350]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)[: len(given)]
+    offset = given.columns[["residual_z", "residual_y", "residual_x"]].to_numpy(float)
+    truth = Particles.create("ts_1", centres + offset, given.orientation, {"class": given["class"], "radius": 80.0})
+    write_particles(tmp_path / "truth.star", truth.take(rng.permutation(len(truth))), tomograms=tomograms)
+    columns = dict(given.columns.assign(residual_z=0.0, residual_y=0.0, residual_x=0.0))
+    unposed = Particles.create("ts_1", centres, columns=columns)
+    write_particles(extraction / "particles.star", unposed, tomograms=tomograms)
+    blind, posed = tmp_path / "blind", tmp_path / "posed"
+    main(["average", str(extraction), "-o", str(blind)])
+    main(["average", str(extraction), "-o", str(posed), "--truth", str(tmp_path / "truth.star")])
+    assert correlation(np.asarray(open_volume(blind / "motif.mrc").data), render()) < 0.8
+    assert correlation(np.asarray(open_volume(posed / "motif.mrc").data), render()) > 0.97
+    notes = [json.loads((folder / "averages.json").read_text())[1]["poses"] for folder in (blind, posed)]
+    assert "identity" in notes[0]
+    assert "true particles" in notes[1]
 
 
 def test_a_command_that_cannot_average_says_why_and_leaves_nothing(

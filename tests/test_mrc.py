@@ -67,7 +67,7 @@ class TestRoundTrip:
 
     def test_statistics_are_the_same_whatever_the_slabs(self, tmp_path, monkeypatch):
         data = volume(shape=(17, 8, 8))
-        monkeypatch.setattr(mrc, "_SLAB_BYTES", 3 * data[0].nbytes)
+        monkeypatch.setattr(mrc, "_SLAB_VOXELS", 3 * data[0].size)
         write_volume(tmp_path / "v.mrc", data, 10.0)
         with mrcfile.open(tmp_path / "v.mrc") as file:
             np.testing.assert_array_equal(file.data, data)
@@ -211,7 +211,7 @@ class TestBadInput:
         data = volume()
         data[4, 2, 3] = value
         write_volume(tmp_path / "v.mrc", data, 10.0)
-        monkeypatch.setattr(mrc, "_SLAB_BYTES", 2 * data[0].nbytes)
+        monkeypatch.setattr(mrc, "_SLAB_VOXELS", 2 * data[0].size)
         with pytest.raises(InputError, match=rf"got {value} at voxel \(4, 2, 3\) \(zyx\)"):
             open_tomogram(tmp_path / "v.mrc")
         assert open_tomogram(tmp_path / "v.mrc", check=False).shape == SHAPE

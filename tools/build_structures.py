@@ -41,7 +41,7 @@ ENTRIES = [
     Entry("1e6v", "1e6v.pdb.gz", "methyl-coenzyme M reductase", "hexamer"),
     Entry("1gyt", "1gyt.pdb.gz", "PepA aminopeptidase", "hexamer"),
     Entry("5t4o", "5t4o.cif.gz", "F1Fo ATP synthase", "22-mer; backbone model, residues at full weight"),
-    Entry("5tbz", "5tbz_rnap.cif.gz", "bacterial RNA polymerase core", "without NusG's second copy"),
+    Entry("5tbz", "5tbz_rnap.cif.gz", "bacterial RNA polymerase", "core with NusG"),
     Entry("1w6t", "1w6t_octamer.cif.gz", "enolase", "octamer"),
     Entry("1wcm", "1wcm.pdb.gz", "RNA polymerase II", "12-mer"),
     Entry("2fha", "2fha_24mer.cif.gz", "ferritin", "24-mer"),

@@ -5,18 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 from cyclopts import Parameter
 from rich.table import Table
 
 from tomotif.cli.console import console, progress_bar
-from tomotif.core import InputError
-from tomotif.io.files import read_json, write_json
-from tomotif.io.mrc import write_volume
-from tomotif.io.run_folder import RECORD, run_folder
-from tomotif.io.stack import STACK_NAME, TABLE_NAME, read_subtomograms
-from tomotif.tasks.average import AverageSettings, ClassAverage
-from tomotif.tasks.average import average as average_subtomograms
+from tomotif.io.files import read_json
+from tomotif.pipelines.stages import Run, average_stage
+from tomotif.tasks.average import AverageSettings
 
 
 def average(
@@ -24,6 +19,7 @@ def average(
     *,
     output: Annotated[Path, Parameter(alias="-o")] = Path("averages"),
     by: Literal["class", "cluster"] = "class",
+    truth: Path | None = None,
     settings: Annotated[AverageSettings, Parameter(name="*")] = AverageSettings(),
     seed: int = 0,
     overwrite: bool = False,
@@ -38,6 +34,9 @@ def average(
         Run folder to write: CLASS.mrc, CLASS_half1.mrc, CLASS_half2.mrc and averages.json.
     by
         Average each class or each cluster.
+    truth
+        Star file of the true particles, or the run folder it lies in: average only particles that match one, with its
+        pose. For simulated data.
     settings
         Smallest class, halves, mask.
     seed
@@ -45,69 +44,15 @@ def average(
     overwrite
         Replace an earlier run in the output folder.
     """
-    table = subtomograms / TABLE_NAME if subtomograms.is_dir() else subtomograms
-    stack = find_stack(table)
-    found = read_subtomograms(table, stack=stack)
-    plain = {**settings.model_dump(mode="json"), "by": by}
-    with run_folder(output, "average", plain, inputs=[table, stack], seed=seed, overwrite=overwrite) as run:
-        if not run.finished:
-            with progress_bar("averaging") as progress:
-                result = average_subtomograms(
-                    found, settings, by=by, rng=np.random.default_rng(seed), progress=progress
-                )
-            entries = [write_average(run.path, average) for average in result.averages]
-            write_json(run / "averages.json", entries)
-            run.record(
-                averages={entry["class"]: entry["resolution_A"] for entry in entries},
-                skipped={skipped.name: skipped.reason for skipped in result.skipped},
-            )
-        show(run / "averages.json")
-        for name, reason in run.results["skipped"].items():
-            console.print(f"skipped {name}: {reason}")
-        console.print(f"wrote {run.path}")
-
-
-def find_stack(table: Path) -> Path:
-    """The stack beside a particle table, or beside the table that its run was made from, and so on.
-
-    Raises
-    ------
-    InputError
-        When there is none.
-    """
-    folder, seen = table.parent, set[Path]()
-    while folder not in seen:
-        seen.add(folder)
-        if (folder / STACK_NAME).exists():
-            return folder / STACK_NAME
-        record = folder / RECORD
-        inputs = read_json(record).get("inputs", []) if record.exists() else []
-        for path in (Path(entry["path"]) for entry in inputs):
-            home = path if path.is_dir() else path.parent
-            if (home / TABLE_NAME).exists():
-                folder = home
-                break
-    raise InputError(
-        f"expected {STACK_NAME} beside {table} or in the folder of the run it was made from, found none; "
-        "give the folder of an extraction"
-    )
-
-
-def write_average(folder: Path, average: ClassAverage) -> dict[str, object]:
-    """Write the maps of one class and give its entry of averages.json."""
-    stem = average.name.replace("/", "_")
-    write_volume(folder / f"{stem}.mrc", average.volume, average.voxel_size)
-    for number, half in enumerate(average.halves, start=1):
-        write_volume(folder / f"{stem}_half{number}.mrc", half, average.voxel_size)
-    return {**average.as_dict(), "file": f"{stem}.mrc"}
-
-
-def show(path: Path) -> None:
-    """Print what was averaged."""
-    entries = read_json(path)
+    run = Run(output, overwrite, progress_bar)
+    folder = average_stage(subtomograms, settings, run, by=by, seed=seed, truth=truth)
+    entries = read_json(folder / "averages.json")
     table = Table("average", "particles", "resolution (Å)")
     for entry in entries:
         table.add_row(entry["class"], str(entry["particles"]), f"{entry['resolution_A']:.1f}")
     console.print(table)
     for poses in sorted({entry["poses"] for entry in entries}):
         console.print(f"Poses: {poses}.")
+    for name, reason in folder.results["skipped"].items():
+        console.print(f"skipped {name}: {reason}")
+    console.print(f"wrote {folder.path}")

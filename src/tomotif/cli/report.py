@@ -12,7 +12,7 @@ from tomotif.report.page import TITLE, write_report
 
 
 def report(
-    folders: list[Path],
+    folders: Annotated[list[Path], Parameter(negative=())],
     *,
     output: Annotated[Path, Parameter(alias="-o")] = Path("report.html"),
     title: str = TITLE,

@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from cyclopts import Parameter
 from rich.table import Table
 
-from tomotif.cli.console import console
-from tomotif.io.files import read_json, write_json
-from tomotif.io.run_folder import run_folder
-from tomotif.io.star import read_particles, read_tomograms
-from tomotif.tasks.score import Extents, ScoreSettings
-from tomotif.tasks.score import score as score_particles
+from tomotif.cli.console import console, progress_bar
+from tomotif.io.files import read_json
+from tomotif.pipelines.stages import Run, score_stage
+from tomotif.tasks.score import ScoreSettings
 
 RATES = ("precision", "recall", "f1", "f_beta")
 
@@ -46,32 +43,9 @@ def score(
     overwrite
         Replace an earlier run in the output folder.
     """
-    found, true = star_file(picks), star_file(truth)
-    with run_folder(output, "score", settings, inputs=[found, true], seed=seed, overwrite=overwrite) as run:
-        if not run.finished:
-            result = score_particles(
-                read_particles(found),
-                read_particles(true),
-                settings,
-                extents=tomogram_extents(true, found),
-                rng=np.random.default_rng(seed),
-            ).as_dict()
-            write_json(run / "score.json", result)
-            run.record(macro_f1=result["macro_f1"], **result["detection"])
-        show(read_json(run / "score.json"))
-        console.print(f"wrote {run / 'score.json'}")
-
-
-def star_file(path: Path) -> Path:
-    """The star file itself, or the one in a run folder."""
-    return path / "particles.star" if path.is_dir() else path
-
-
-def tomogram_extents(*tables: Path) -> Extents | None:
-    """Sizes zyx in Å of the tomograms in the first tomograms.star that lies beside one of the tables."""
-    beside = [table.with_name("tomograms.star") for table in tables]
-    found = next((path for path in beside if path.exists()), None)
-    return None if found is None else {t.name: t.volume.extent for t in read_tomograms(found, check=False)}
+    folder = score_stage(picks, truth, settings, Run(output, overwrite, progress_bar), seed=seed)
+    show(read_json(folder / "score.json"))
+    console.print(f"wrote {folder / 'score.json'}")
 
 
 def show(result: Mapping[str, Any]) -> None:

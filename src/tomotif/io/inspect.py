@@ -13,7 +13,6 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import skew
 
 from tomotif.core import InputError, MissingWedge
-from tomotif.io.files import existing_file
 from tomotif.io.mrc import HEADER_BYTES, VOLUME_STACK, MrcHeader, map_data, read_header, slabs
 from tomotif.io.star import CENTRED, COORDINATES, Blocks, read_blocks
 
@@ -77,12 +76,11 @@ class Inspection:
 def inspect(path: Path) -> Inspection:
     """Look at a file: star file by its suffix, everything else as MRC. A bad file gives a verdict, not an error."""
     path = Path(path)
-    kind = "star file" if path.suffix == ".star" else "MRC file"
+    is_star = path.suffix == ".star"
     try:
-        existing_file(path, f"a {kind}")
-        return _inspect_star(path) if path.suffix == ".star" else _inspect_mrc(path)
+        return _inspect_star(path) if is_star else _inspect_mrc(path)
     except InputError as error:
-        return Inspection(path, kind, {}, (str(error),))
+        return Inspection(path, "unreadable", {}, (str(error),))
 
 
 def statistics(data: NDArray[Any]) -> VolumeStatistics:
@@ -181,7 +179,7 @@ def angular_power(slices: NDArray[Any]) -> NDArray[np.float64]:
 
 def _range_in_profile(profile: NDArray[np.float64]) -> tuple[float, float, float]:
     """Lower and upper edge in degrees of the measured range about 0°, and the relative power outside it."""
-    angles = (np.arange(len(profile)) + 0.5) * _TILT_BIN - 90
+    angles = (np.arange(len(profile), dtype=np.float64) + 0.5) * _TILT_BIN - 90
     middle = float(np.mean(profile[np.abs(angles) < 30]))
     floor = float(np.sort(profile)[: max(3, len(profile) // 18)].mean())  # the emptiest 10°
     centre = len(profile) // 2
@@ -223,7 +221,8 @@ def _inspect_mrc(path: Path) -> Inspection:
     header = read_header(path)
     is_stack = header.space_group >= VOLUME_STACK
     facts = _header_facts(header)
-    kind = "MRC volume stack" if is_stack else "MRC volume"
+    is_images = header.space_group == 0 and path.suffix == ".mrcs"
+    kind = "MRC volume stack" if is_stack else "MRC image stack" if is_images else "MRC volume"
     try:
         data = map_data(path, header)
     except InputError as error:
@@ -236,7 +235,7 @@ def _inspect_mrc(path: Path) -> Inspection:
     problems = _mrc_problems(header, found)
     if header.size > header.expected_size:
         facts["note"] = f"{header.size - header.expected_size:,} bytes after the data"
-    if is_stack or problems:
+    if is_stack or is_images or problems:
         return Inspection(path, kind, facts, problems)
     contrast, wedge = guess_contrast(data), guess_missing_wedge(data)
     facts["contrast"] = {

@@ -22,7 +22,7 @@ _DTYPES = {0: np.int8, 1: np.int16, 2: np.float32, 6: np.uint16, 12: np.float16}
 _MODES = {np.dtype(dtype): mode for mode, dtype in _DTYPES.items()}
 _IMOD_STAMP = 1146047817  # says that IMOD wrote the file and that its flags mean something
 _IMOD_SIGNED_BYTES = 1
-_SLAB_BYTES = 64 * 2**20
+_SLAB_VOXELS = 8 * 2**20  # 64 MiB as float64
 _ANISOTROPY = 1e-3
 
 
@@ -222,8 +222,8 @@ def check_values(data: NDArray[Any], name: str) -> None:
 
 
 def slabs(data: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
-    """First index and slab of a volume, one after the other along z, about 64 MiB each."""
-    depth = max(1, _SLAB_BYTES // max(1, data[0].nbytes))
+    """First index and slab of a volume, one after the other along z, of about 8 million voxels each."""
+    depth = max(1, _SLAB_VOXELS // data[0].size)
     for start in range(0, len(data), depth):
         yield start, np.asarray(data[start : start + depth])
 

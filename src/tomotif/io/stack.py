@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,6 +151,7 @@ def write_subtomogram_table(
     missing_wedge: MissingWedge,
     voxel_size: float,
     tomograms: Sequence[Tomogram],
+    style: Literal["relion5", "relion3.1"] = "relion5",
 ) -> None:
     """Write the star file of a stack that is already there.
 
@@ -166,6 +167,8 @@ def write_subtomogram_table(
         Edge of a voxel of the boxes in Å.
     tomograms
         Those that the particles lie in.
+    style
+        How positions are written, see :func:`tomotif.io.star.write_particles`.
     """
     extra: dict[str, Any] = {
         "general.tomotifTiltMin": missing_wedge.tilt_min,
@@ -176,7 +179,7 @@ def write_subtomogram_table(
     }
     if "stack_index" not in particles:
         extra["stack_index"] = np.arange(len(particles))
-    write_particles(path, particles.with_columns(**extra), tomograms=tomograms)
+    write_particles(path, particles.with_columns(**extra), tomograms=tomograms, style=style)
 
 
 def _stack_rows(particles: Particles, path: Path, count: int) -> NDArray[np.int64]:

@@ -120,9 +120,9 @@ def _read_atoms(model: gemmi.Model) -> _Atoms:
         kind = gemmi.find_tabulated_residue(residue.name)
         electrons = np.array([a.element.atomic_number for a in residue], dtype=float)
         modelled = electrons.sum()
-        residue_mass, residue_electrons = _content(residue, kind)
+        residue_mass, residue_electrons, hydrogens = _content(residue, kind)
         # what the model lacks lies around what it has
-        missing = max(0.0, 1 - modelled / residue_electrons) * _RESIDUE_SPREAD**2
+        missing = max(0.0, 1 - modelled / (residue_electrons - hydrogens)) * _RESIDUE_SPREAD**2
         parts = [_part(a.name, kind) for a in residue]
         for atom, charge, part in zip(residue, electrons, parts, strict=True):
             z, y, x = atom.pos.z, atom.pos.y, atom.pos.x
@@ -134,18 +134,18 @@ def _read_atoms(model: gemmi.Model) -> _Atoms:
     return _Atoms(table[:, :3], table[:, 3], table[:, 4], table[:, 5].astype(np.int64), mass)
 
 
-def _content(residue: gemmi.Residue, kind: gemmi.ResidueInfo) -> tuple[float, float]:
-    """Mass in Da and electrons of a residue, hydrogens included.
+def _content(residue: gemmi.Residue, kind: gemmi.ResidueInfo) -> tuple[float, float, int]:
+    """Mass in Da and electrons of a residue, hydrogens included, and the number of these.
 
     Carbon, nitrogen, oxygen and sulphur have half as many electrons as mass units and hydrogen as many, so a residue
     of mass m with h hydrogens has (m + h) / 2 electrons.
     """
     if kind.is_amino_acid() or kind.is_nucleic_acid():
         mass, hydrogens = kind.weight - _WATER.weight, kind.hydrogen_count - _WATER.hydrogen_count
-        return mass, (mass + hydrogens) / 2
+        return mass, (mass + hydrogens) / 2, hydrogens
     hydrogens = kind.hydrogen_count if kind.found() else 0
     mass = sum(a.element.weight for a in residue) + 1.008 * hydrogens
-    return mass, sum(a.element.atomic_number for a in residue) + hydrogens
+    return mass, sum(a.element.atomic_number for a in residue) + hydrogens, hydrogens
 
 
 def _part(atom: str, kind: gemmi.ResidueInfo) -> int:

@@ -131,14 +131,14 @@ def fourier_sum(
     wave, at = nyquist_sphere(size)
     turned = wave @ np.swapaxes(rotations.as_matrix(), 1, 2)  # R k: where the reference's k lies in the tomogram
     measured = missing_wedge.contains(*np.moveaxis(turned, -1, 0))
-    points = torch.from_numpy(turned).to(torch.float32)
-    values = sample_spectra(padded_spectra(torch.from_numpy(np.array(boxes, dtype=np.float32))), PADDING * points)
+    box, point = np.nonzero(measured)
+    seen = turned[box, point]
+    values = sample_spectra(padded_spectra(torch.from_numpy(np.array(boxes, dtype=np.float32))), box, PADDING * seen)
     # a particle s voxels off the centre has the phase exp(-2 pi i k s / D) there
-    phase = (2 * torch.pi / size) * (points @ torch.from_numpy(np.array(shifts_px, dtype=np.float32))[:, :, None])[
-        ..., 0
-    ]
-    seen = torch.tensor(measured, dtype=torch.float32)
-    sums.total.flat[at] = (values * torch.polar(seen, phase)).sum(dim=0).numpy()
+    phase = 2 * np.pi / size * np.einsum("qi,qi->q", seen, shifts_px[box])
+    centred = values * np.exp(1j * phase)
+    real, imaginary = (np.bincount(point, part, len(at)) for part in (centred.real, centred.imag))
+    sums.total.flat[at] = real + 1j * imaginary
     sums.weight.flat[at] = measured.sum(axis=0)
     return FourierSum(sums.total, sums.weight, count)
 
@@ -162,33 +162,48 @@ def padded_spectra(boxes: Float[Tensor, "n d d d"]) -> Complex[Tensor, "n pd pd 
     fall_off = torch.sinc((torch.arange(size) - size // 2) / padded) ** 2  # what straight lines between samples cause
     window = sphere / (fall_off[:, None, None] * fall_off[:, None] * fall_off)
     placed = torch.zeros((len(boxes), padded, padded, padded), dtype=boxes.dtype)
-    placed[:, :size, :size, :size] = (boxes - level) * window
-    return torch.fft.rfftn(placed.roll((-(size // 2),) * 3, dims=(1, 2, 3)), dim=(1, 2, 3))
+    at = (torch.arange(size) - size // 2) % padded
+    placed[:, at[:, None, None], at[:, None], at] = (boxes - level) * window
+    return torch.fft.rfftn(placed, dim=(1, 2, 3))
 
 
-def sample_spectra(spectra: Complex[Tensor, "n s s h"], points: Float[Tensor, "n p 3"]) -> Complex[Tensor, "n p"]:
-    """Spectra of real volumes (rfftn layout) at any wave vectors zyx in samples, straight lines between samples."""
-    size, half = spectra.shape[-2], spectra.shape[-1]
-    mirrored = points[..., 2] < 0  # F(-k) is the conjugate of F(k), and rfftn keeps kx >= 0
-    at = torch.where(mirrored[..., None], -points, points)
+def sample_spectra(
+    spectra: Complex[Tensor, "n s s h"], box: NDArray[np.int64], points: Float[np.ndarray, "q 3"]
+) -> NDArray[np.complex64]:
+    """Coefficients of real volumes between those of rfftn, on straight lines, shape (q,).
+
+    Parameters
+    ----------
+    spectra
+        Transforms in the layout of rfftn, shape (n, s, s, s // 2 + 1).
+    box
+        Which of them each point belongs to, shape (q,).
+    points
+        Wave vectors zyx in samples of the spectra, shape (q, 3).
+    """
+    size, half = spectra.shape[-2:]
+    mirrored = points[:, 2] < 0  # F(-k) is the conjugate of F(k), and rfftn keeps kx >= 0
+    at = torch.from_numpy(np.where(mirrored[:, None], -points, points).astype(np.float32))
     low = at.floor()
-    share = (at - low).to(spectra.real.dtype)
-    index = low.long()
-    flat = spectra.flatten(1)
-    found = torch.zeros(points.shape[:2], dtype=spectra.dtype)
-    for corner in product((0, 1), repeat=3):
-        z, y, x = (index + torch.tensor(corner)).unbind(-1)
-        weight = torch.where(torch.tensor(corner, dtype=torch.bool), share, 1 - share).prod(dim=-1)
-        place = ((z % size) * size + y % size) * half + x.clamp(max=half - 1)
-        found += weight * flat.gather(1, place)
-    return torch.where(mirrored, found.conj(), found)
+    share = [(1 - part, part) for part in (at - low).unbind(-1)]
+    z, y, x = low.to(torch.int32).unbind(-1)
+    start = torch.from_numpy(box.astype(np.int32)) * size
+    plane = [(start + (z + step) % size) * (size * half) for step in (0, 1)]
+    row = [(y + step) % size * half for step in (0, 1)]
+    column = [x, (x + 1).clamp(max=half - 1)]
+    flat = spectra.flatten()
+    found = torch.zeros(len(points), dtype=spectra.dtype)
+    for i, j, k in product((0, 1), repeat=3):
+        found += share[0][i] * share[1][j] * share[2][k] * flat.index_select(0, plane[i] + row[j] + column[k])
+    values: NDArray[np.complex64] = found.numpy()
+    return np.where(mirrored, values.conj(), values)
 
 
-def batch_size(box_px: int, megabytes: float = 256.0) -> int:
+def batch_size(box_px: int, megabytes: float = 64.0) -> int:
     """Number of boxes that :func:`fourier_sum` handles within about this much memory, at least 1.
 
     >>> batch_size(32), batch_size(128)
-    (56, 1)
+    (14, 1)
     """
     padded = 4 * (PADDING * box_px) ** 3  # bytes; the volume, its rolled copy, its spectrum, and the sampled points
     return max(1, int(megabytes * 1e6 / (4.3 * padded)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch_ctf import calculate_total_phase_shift
 
 VOLTAGE_KV = 300.0
@@ -12,8 +12,8 @@ SPHERICAL_ABERRATION_MM = 2.7
 
 
 def ctf(
-    frequency: ArrayLike,
-    defocus_um: ArrayLike,
+    frequency: float | NDArray[np.floating],
+    defocus_um: float | NDArray[np.floating],
     *,
     voltage_kv: float = VOLTAGE_KV,
     spherical_aberration_mm: float = SPHERICAL_ABERRATION_MM,
@@ -50,7 +50,7 @@ def ctf(
     0.07
     """
 
-    def tensor(values: ArrayLike) -> torch.Tensor:
+    def tensor(values: float | NDArray[np.floating]) -> torch.Tensor:
         return torch.as_tensor(np.asarray(values, dtype=np.float32))
 
     phase = calculate_total_phase_shift(
@@ -61,4 +61,4 @@ def ctf(
         amplitude_contrast_fraction=tensor(amplitude_contrast),
         fftfreq_grid_angstrom_squared=tensor(frequency) ** 2,
     )
-    return -torch.sin(phase).numpy()
+    return np.asarray(-torch.sin(phase).numpy())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import fft
 from scipy.spatial.transform import Rotation
 
@@ -25,13 +25,13 @@ def structure_density(
     resolution: float,
     shape: Shape,
     rotation: Rotation | None = None,
-    shift: ArrayLike = (0.0, 0.0, 0.0),
+    shift: Sequence[float | int] | NDArray[np.floating] = (0.0, 0.0, 0.0),
     band_limit: float | None = None,
 ) -> NDArray[np.float32]:
     """Density of a structure on a grid, dense matter bright; its centre of mass lies at voxel n // 2.
 
-    Points are splatted trilinearly onto a grid several times finer than the resolution; in Fourier space the splat's
-    sinc² is divided out, each point's own Gaussian and that of the resolution are applied and frequencies beyond the
+    Points are splatted with cubic B-splines onto a grid much finer than the resolution; in Fourier space the splat's
+    sinc⁴ is divided out, each point's own Gaussian and that of the resolution are applied and frequencies beyond the
     band limit are cut, so that the coarse grid samples without aliasing. What lies outside the grid is left out.
 
     Parameters
@@ -68,7 +68,8 @@ def structure_density(
     margin = math.ceil((4 * blur + 3 * float(structure.spreads.max())) / voxel_size)
     nz, ny, nx = (fft.next_fast_len(n + 2 * margin, real=True) for n in shape)
     padded = nz, ny, nx
-    finer = max(1, math.ceil(5 * voxel_size / min(resolution, 4 * voxel_size)))
+    # at 1 / resolution or at the grid's limit, whichever is lower, the splat's aliases are below 1.3 %
+    finer = 1 if resolution >= 4 * voxel_size else 2
 
     offset = structure.positions - structure.centre_of_mass
     if rotation is not None:
@@ -99,7 +100,7 @@ def _spectrum(
         rows = [fft.fftfreq(n, 1 / n).astype(int) % (n * finer) for n in shape[:2]]
         low = fine[np.ix_(*rows, np.arange(shape[2] // 2 + 1))]
         total += low * np.exp(-squared * np.float32(resolution**2 + 2 * math.pi**2 * variance))
-    splat_blur = [np.sinc(k * voxel_size / finer) ** 2 for k in (kz, ky, kx)]
+    splat_blur = [np.sinc(k * voxel_size / finer) ** 4 for k in (kz, ky, kx)]
     return total / (splat_blur[0] * splat_blur[1] * splat_blur[2])
 
 
@@ -122,7 +123,7 @@ def _variance_levels(
 
 
 def splat(where: NDArray[np.floating], weights: NDArray[np.floating], shape: Shape) -> NDArray[np.float32]:
-    """Spread point weights trilinearly over the eight voxels around each; what falls outside is left out.
+    """Spread point weights over the 64 voxels around each with cubic B-splines; what falls outside is left out.
 
     Parameters
     ----------
@@ -135,19 +136,26 @@ def splat(where: NDArray[np.floating], weights: NDArray[np.floating], shape: Sha
 
     Examples
     --------
-    >>> splat(np.array([[1.0, 1.0, 0.25]]), np.array([4.0]), (2, 2, 2))[1, 1].tolist()
-    [3.0, 1.0]
+    >>> splat(np.array([[2.0, 2.0, 2.0]]), np.array([27.0]), (5, 5, 5))[2, 2].round(3).tolist()
+    [0.0, 2.0, 8.0, 2.0, 0.0]
     """
-    kept = np.flatnonzero((weights != 0) & np.all((where > -1) & (where < np.array(shape)), axis=1))
+    kept = np.flatnonzero((weights != 0) & np.all((where > -2) & (where < np.array(shape) + 1), axis=1))
     below = np.floor(where[kept]).astype(np.int64)
-    above = where[kept] - below
-    nz, ny, nx = (n + 2 for n in shape)  # one more voxel on each side takes what falls outside
-    first = ((below[:, 0] + 1) * ny + below[:, 1] + 1) * nx + below[:, 2] + 1
-    corners = list(itertools.product((0, 1), repeat=3))
-    index = np.concatenate([first + (z * ny + y) * nx + x for z, y, x in corners])
-    share = np.concatenate([np.prod(np.where(corner, above, 1 - above), axis=1) for corner in corners])
-    total = np.bincount(index, np.tile(weights[kept], 8) * share, minlength=nz * ny * nx)
-    return total.reshape(nz, ny, nx)[1:-1, 1:-1, 1:-1].astype(np.float32)
+    z, y, x = np.moveaxis(_cubic_weights(where[kept] - below), 1, 0)
+    # three more voxels on each side take what falls outside
+    nz, ny, nx = (n + 6 for n in shape)
+    tap = np.arange(-1, 3)
+    taps = (tap[:, None, None] * ny + tap[:, None]) * nx + tap
+    first = ((below[:, 0] + 3) * ny + below[:, 1] + 3) * nx + below[:, 2] + 3
+    share = (weights[kept, None] * z)[:, :, None, None] * y[:, None, :, None] * x[:, None, None, :]
+    total = np.bincount((first[:, None] + taps.ravel()).ravel(), share.ravel(), minlength=nz * ny * nx)
+    return total.reshape(nz, ny, nx)[3:-3, 3:-3, 3:-3].astype(np.float32)
+
+
+def _cubic_weights(fraction: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Cubic B-spline at the voxels -1, 0, 1 and 2 around each fraction of a voxel; one more axis of four."""
+    t, u = fraction, 1 - fraction
+    return np.stack([u**3, 3 * t**3 - 6 * t**2 + 4, 3 * u**3 - 6 * u**2 + 4, t**3], axis=-1) / 6
 
 
 def envelope_threshold(density: NDArray[np.floating], volume_voxels: float) -> float:

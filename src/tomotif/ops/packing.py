@@ -58,7 +58,9 @@ def free_place(
     return None
 
 
-def overlap(shape: Sequence[int], size: int, centre: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+def overlap(
+    shape: Sequence[int], size: int, centre: Sequence[int] | NDArray[np.integer]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Where a cube of this size, centred at a voxel, lies in the volume, and which part of the cube that is.
 
     Examples
@@ -66,7 +68,7 @@ def overlap(shape: Sequence[int], size: int, centre: Sequence[int]) -> tuple[tup
     >>> overlap((8, 8, 8), 4, (4, 4, 1))[1][2]  # its first voxel sticks out at x = -1
     slice(1, 4, None)
     """
-    first = [c - size // 2 for c in centre]
+    first = [int(c) - size // 2 for c in centre]
     inside = tuple(slice(max(f, 0), min(f + size, n)) for f, n in zip(first, shape, strict=True))
     return inside, tuple(slice(s.start - f, max(s.stop - f, 0)) for s, f in zip(inside, first, strict=True))
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+Shifts: TypeAlias = Sequence[Sequence[float | int]] | NDArray[np.floating] | Tensor
+
 
 def rotate_volumes(
-    volumes: Float[Tensor, "n d d d"], rotations: Rotation, shifts: ArrayLike | Tensor | None = None
+    volumes: Float[Tensor, "n d d d"], rotations: Rotation, shifts: Shifts | None = None
 ) -> Float[Tensor, "n d d d"]:
     """Turn each volume about its centre and then shift it: out(x) = in(R⁻¹(x − c − shift) + c), zeros outside.
 
@@ -36,7 +40,7 @@ def rotate_volumes(
 def sample_rotated(
     volumes: Float[Tensor, "m s s s"],
     rotations: Rotation,
-    shifts: ArrayLike | Tensor | None = None,
+    shifts: Shifts | None = None,
     *,
     size: int,
     supersampling: int = 1,

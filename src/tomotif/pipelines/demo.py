@@ -19,6 +19,7 @@ from tomotif.io.structure import load_structure
 from tomotif.pipelines.stages import (
     TOMOGRAMS,
     Run,
+    average_stage,
     classify_stage,
     cluster_stage,
     extract_stage,
@@ -45,13 +46,13 @@ class DemoSettings(Settings):
 
     structures: tuple[str, ...] = ("4v5d", "4v8r", "3j9i", "1oel", "1bxn", "2fha")
     """Names of the complexes to train on and to put into the simulated tomogram."""
-    training_particles: int = Field(700, gt=0)
+    training_particles: int = Field(default=700, gt=0)
     """Simulated training particles of each complex."""
-    epochs: int = Field(6, gt=0)
+    epochs: int = Field(default=6, gt=0)
     """Passes over the training particles."""
-    snr: float = Field(0.1, gt=0)
+    snr: float = Field(default=0.1, gt=0)
     """Signal-to-noise ratio of RuBisCO (1BXN) in its box, in training data and tomogram."""
-    occupancy: float = Field(0.05, gt=0, lt=1)
+    occupancy: float = Field(default=0.05, gt=0, lt=1)
     """Fraction of the simulated tomogram inside molecular envelopes."""
     seed: int = 0
     """Seed of everything; the tomogram is simulated with another one than the training data."""
@@ -103,7 +104,7 @@ def simulated_part(settings: DemoSettings, run: Run) -> dict[str, float]:
     picks = pick_stage(tomograms, PickSettings(), run.beside("simulated_picks"))
     cut = extract_stage(picks.path, ExtractSettings(box_px=boxes.box_px), run.beside("simulated_subtomograms"))
     named = classify_stage(cut.path, trained.path, ClassifySettings(), run.beside("simulated_classes"))
-    average_with_true_poses_stage(named.path, cut.path, truth.path, AverageSettings(), run.beside("simulated_averages"))
+    average_stage(named.path, AverageSettings(), run.beside("simulated_averages"), truth=truth.path)
     scored = score_stage(named.path, truth.path, ScoreSettings(), run.beside("simulated_score"))
     return {"macro_f1": scored.results["macro_f1"], "recall": scored.results["recall"]}
 

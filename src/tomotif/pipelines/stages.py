@@ -153,10 +153,17 @@ def training_set_stage(
             made.particles,
             missing_wedge=made.missing_wedge,
             voxel_size=made.voxel_size,
-            tomograms=[one_box(made)],
+            tomograms=[tomogram_of_one_box(made)],
+            style="relion3.1",  # positions in pixels of the box, which no tomogram's size is needed to read
         )
         folder.record(particles=len(made), classes=count_classes(made.particles))
     return folder
+
+
+def tomogram_of_one_box(made: Subtomograms) -> Tomogram:
+    """What boxes that were simulated one by one lie in: a tomogram of the size of a box, with nothing in it."""
+    nothing = np.broadcast_to(np.int8(0), (made.box_px,) * 3)
+    return Tomogram(Volume(nothing, made.voxel_size), str(made.particles.tomogram[0]), made.missing_wedge, "bright")
 
 
 def pick_stage(tomograms: Sequence[Tomogram], settings: PickSettings, run: Run) -> RunFolder:

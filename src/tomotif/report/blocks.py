@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tomotif.core import Particles, TomotifError
+from tomotif.core import Particles
 from tomotif.report.palette import Palette
 from tomotif.report.runs import Run
 
@@ -65,7 +65,7 @@ class Section:
         """What ``make(*arguments)`` gives, or None and a note when files of the run are missing or damaged."""
         try:
             return make(*arguments)
-        except (TomotifError, OSError) as error:
+        except (ValueError, OSError) as error:  # a TomotifError is a ValueError; so is a word where a number belongs
             self.notes.append(" ".join(str(error).split()))
             return None
 

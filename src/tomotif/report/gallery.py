@@ -43,7 +43,7 @@ def members_shown(order: NDArray[np.floating] | None, count: int, best: int, spr
     """Which members to show: the best ones, then some spread evenly over the rest of the ranking.
 
     >>> members_shown(np.arange(100.0), 100, 3, 2).tolist()
-    [99, 98, 97, 64, 32]
+    [99, 98, 97, 65, 32]
     """
     ranking = np.arange(count) if order is None else np.argsort(-np.nan_to_num(order, nan=-np.inf), kind="stable")
     if count <= best + spread:

@@ -13,6 +13,7 @@ from tomotif import __version__
 from tomotif.core import InputError
 from tomotif.io.files import replacing
 from tomotif.report.blocks import Bar, Block, Section
+from tomotif.report.chapters import chapters_of
 from tomotif.report.palette import Palette
 from tomotif.report.runs import Run, mapping, read_runs
 from tomotif.report.sections import build_section, class_names, value_text
@@ -71,10 +72,6 @@ def write_report(folders: Sequence[Path], output: Path, *, title: str = TITLE) -
         raise InputError("expected at least one run folder, got none; give the folders that the commands wrote")
     text = render(read_runs(folders), title)
     output = Path(output)
-    if output.is_dir():
-        raise InputError(
-            f"expected a file name for the report, got the folder {output}; give one such as {output / 'report.html'}"
-        )
     with replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return output
@@ -91,18 +88,19 @@ def render(runs: Sequence[Run], title: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    classes = Palette.of(class_names(runs))
+    classes, now = Palette.of(class_names(runs)), datetime.now(UTC)
     named = any(run.command in NAMED for run in runs)
     shown = [run for run in runs if run.command not in (*WRAPPERS, "report")]
     sections = [build_section(run, classes, brief=named and run.command not in NAMED) for run in shown]
+    parts = chapters(sections)
     return environment.get_template("page.html").render(
         title=title,
         version=__version__,
-        written=datetime.now(UTC).strftime("%-d %B %Y, %H:%M UTC"),
-        summary=summary(sections),
+        written=f"{now.day} {now:%B %Y, %H:%M} UTC",
+        summary=summary(parts),
         tiles=head_tiles(sections, runs),
         pictures=head_pictures(sections),
-        chapters=chapters(sections),
+        chapters=parts,
         filters=range(max([len(classes), *(len(view.legend) for view in views(sections))], default=0) + 1),
         timing=timing(runs),
         total=duration(sum(run.wall_s or 0.0 for run in timed(runs))),
@@ -112,18 +110,20 @@ def render(runs: Sequence[Run], title: str) -> str:
 
 
 def chapters(sections: Sequence[Section]) -> list[Chapter]:
-    """Sections by the sub-folder they lie in, in the order in which these first come."""
-    keyed = [(f"s{number}", section) for number, section in enumerate(sections, 1)]
-    titles = list(dict.fromkeys(section.run.chapter for section in sections))
-    if len(titles) < 2:
-        return [Chapter("", keyed)]
-    return [Chapter(title, [pair for pair in keyed if pair[1].run.chapter == title]) for title in titles]
+    """Sections in groups that belong together, numbered in the order of the page; one group has no heading."""
+    of_run = {id(section.run): section for section in sections}
+    groups = chapters_of([section.run for section in sections])
+    number = itertools.count(1)
+    return [
+        Chapter(title if len(groups) > 1 else "", [(f"s{next(number)}", of_run[id(run)]) for run in runs])
+        for title, runs in groups
+    ]
 
 
-def summary(sections: Sequence[Section]) -> list[tuple[str, list[str]]]:
-    """What was found, chapter by chapter, a sentence a section."""
-    told = [(chapter.title, [section.finding for _, section in chapter.sections]) for chapter in chapters(sections)]
-    return [(title, [line for line in lines if line]) for title, lines in told if any(lines)]
+def summary(told_in: Sequence[Chapter]) -> list[list[str]]:
+    """What was found: a paragraph a chapter, a sentence a section."""
+    told = [[section.finding for _, section in chapter.sections if section.finding] for chapter in told_in]
+    return [lines for lines in told if lines]
 
 
 def views(sections: Iterable[Section]) -> list[SliceView]:

@@ -13,7 +13,7 @@ from tomotif.core import InputError, Particles
 from tomotif.io.files import read_json
 from tomotif.io.star import read_particles
 
-RECORD, PARTICLES = "run.json", "particles.star"
+RECORD, PARTICLES, TOMOGRAMS = "run.json", "particles.star", "tomograms.star"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +86,6 @@ class Run:
         if not (self / PARTICLES).is_file():
             raise InputError(f"no {PARTICLES} in {self.name}: the run has not ended, or the file was moved away")
         return read_particles(self / PARTICLES)
-
-    @property
-    def chapter(self) -> str:
-        """The sub-folders between the folder that was asked for and this run, such as ``"real"`` of demo/real/pick."""
-        return " / ".join(self.name.split("/")[1:-1])
 
     def __truediv__(self, name: str) -> Path:
         return self.folder / name

@@ -86,32 +86,26 @@ def score_class_names(score: dict[str, Any]) -> list[str]:
 
 
 def class_score_table(score: dict[str, Any], classes: Palette) -> ScoreTable:
-    """Scores of every class, the macro mean and what random placement would score."""
+    """Scores of every class, the macro mean and what random placement would score; of plain picks what was found."""
     intervals, baseline = mapping(score.get("intervals")), mapping(score.get("random"))
-    by_class = mapping(intervals.get("classes"))
+    by_class, named = mapping(intervals.get("classes")), as_number(score.get("macro_f1")) is not None
+    counts, rates = ("true", "predicted", "correct") if named else ("true",), ("found", *RATES) if named else ("found",)
     rows = []
     for entry in map(mapping, as_list(score.get("classes"))):
         name = str(entry.get("class", ""))
-        values = [
-            fraction_text(entry.get(key), by_class.get(name) if key == "f1" else None) for key in ("found", *RATES)
-        ]
-        rows.append(
-            ScoreRow(
-                name, classes[name], [count_text(entry.get(key)) for key in ("true", "predicted", "correct")], values
-            )
-        )
-    blank, none = Value(""), ["", "", ""]
-    footer = []
-    if as_number(score.get("macro_f1")) is not None:
-        f1 = fraction_text(score["macro_f1"], intervals.get("macro_f1"))
-        f_beta = fraction_text(score.get("macro_f_beta"), intervals.get("macro_f_beta"))
-        footer.append(ScoreRow("mean over classes (macro)", None, none, [blank, blank, blank, f1, f_beta]))
-        if as_number(baseline.get("macro_f1")) is not None:
-            random = fraction_text(baseline["macro_f1"])
-            footer.append(ScoreRow("the same with random positions", None, none, [blank, blank, blank, random, blank]))
-    return ScoreTable(
-        ["true", "called so", "correct", "found", "precision", "recall", "F1", f_beta_label(score)], rows, footer
-    )
+        values = [fraction_text(entry.get(key), by_class.get(name) if key == "f1" else None) for key in rates]
+        rows.append(ScoreRow(name, classes[name], [count_text(entry.get(key)) for key in counts], values))
+    if not named:
+        return ScoreTable(["true", "found"], rows, [])
+    blank, none = [Value("")] * 3, [""] * 3
+    f1 = fraction_text(score["macro_f1"], intervals.get("macro_f1"))
+    f_beta = fraction_text(score.get("macro_f_beta"), intervals.get("macro_f_beta"))
+    footer = [ScoreRow("mean over classes (macro)", None, none, [*blank, f1, f_beta])]
+    if as_number(baseline.get("macro_f1")) is not None:
+        chance = [*blank, fraction_text(baseline["macro_f1"]), Value("")]
+        footer.append(ScoreRow("the same with random positions", None, none, chance))
+    columns = ["true", "called so", "correct", "found", "precision", "recall", "F1", f_beta_label(score)]
+    return ScoreTable(columns, rows, footer)
 
 
 def detection_table(score: dict[str, Any]) -> ScoreTable:
@@ -178,12 +172,15 @@ def score_section(section: Section, classes: Palette, brief: bool) -> None:
     how = f"Intervals: {as_number(intervals.get('level')) or 0.95:.0%} bootstrap over {unit}."
     how += f" Random: mean of {count_text(baseline.get('repeats'))} placements." if baseline else ""
     section.add("scores", "Finding particles, whatever they are called", detection_table(score), how)
-    if as_list(score.get("classes")):
-        caption = (
-            "“Found”: a pick lies there, whatever its class. Precision, recall and F1 of a class count a pick only "
-            f"when its place and its class are right. {how}"
+    naming = as_number(score.get("macro_f1")) is not None
+    title = "Finding and naming, class by class" if naming else "Found, class by class"
+    caption = "“Found”: a pick lies there, whatever its class."
+    if naming:
+        caption += (
+            f" Precision, recall and F1 of a class count a pick only when its place and its class are right. {how}"
         )
-        section.add("scores", "Finding and naming, class by class", class_score_table(score, classes), caption)
+    if as_list(score.get("classes")):
+        section.add("scores", title, class_score_table(score, classes), caption)
     caption = "Rows: what is there. Columns: what it was called. Counts, and their fraction of the row."
     section.add("confusion", "Confusion matrix", confusion_matrix(score, classes), caption)
 

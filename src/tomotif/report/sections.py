@@ -19,7 +19,7 @@ from tomotif.report.blocks import Section, as_list, count_bars, counted, first_c
 from tomotif.report.figures import Curve, line_chart
 from tomotif.report.gallery import LONG, SHORT, Group, group_gallery
 from tomotif.report.palette import BACKGROUND_NAMES, Palette, natural
-from tomotif.report.runs import PARTICLES, Run, input_folder, mapping, wrote_simulation
+from tomotif.report.runs import PARTICLES, TOMOGRAMS, Run, input_folder, mapping, wrote_simulation
 from tomotif.report.scores import score_class_names, score_section
 from tomotif.report.slices import Colouring, SliceView, of_tomograms, slice_view, take_colouring
 
@@ -49,12 +49,12 @@ def build_section(run: Run, classes: Palette, *, brief: bool) -> Section:
         section.notes.append("This run has not ended: what is shown may be incomplete.")
     builder = BUILDERS.get(run.command)
     if builder is not None:
-        builder(section, classes, brief)
+        section.attempt(builder, section, classes, brief)
     return section
 
 
 def class_names(runs: Sequence[Run]) -> list[str]:
-    """Every class name that the runs' tables, averages and scores mention; damaged files are passed over."""
+    """Every name of a class or group that the runs' files mention; damaged files are passed over."""
     names: set[str] = set()
     for run in runs:
         names |= Section(run).attempt(names_in, run) or set()
@@ -62,14 +62,16 @@ def class_names(runs: Sequence[Run]) -> list[str]:
 
 
 def names_in(run: Run) -> set[str]:
-    """Class names one run mentions."""
+    """Names of classes and groups that one run mentions."""
     names: set[str] = set()
     if (run / "averages.json").is_file():
         names |= {str(mapping(entry).get("class", "")) for entry in as_list(read_json(run / "averages.json"))}
     if (run / "score.json").is_file():
         names |= set(score_class_names(mapping(read_json(run / "score.json"))))
-    if (run / PARTICLES).is_file() and "class" in run.particles:
-        names |= set(texts(run.particles, "class"))
+    if (run / PARTICLES).is_file():
+        names |= {
+            name for column in ("class", "group") if column in run.particles for name in texts(run.particles, column)
+        }
     return names
 
 
@@ -84,9 +86,9 @@ def slice_views(run: Run, colouring: Colouring, count: int) -> list[SliceView]:
     InputError
         When the run names no tomograms, or they cannot be read.
     """
-    if not (run / "tomograms.star").is_file():
-        raise InputError(f"no tomograms.star in {run.name}: slices are not shown")
-    shown = of_tomograms(read_tomograms(run / "tomograms.star", check=False), run.particles)[:TOMOGRAMS_SHOWN]
+    if not (run / TOMOGRAMS).is_file():
+        raise InputError(f"no {TOMOGRAMS} in {run.name}: slices are not shown")
+    shown = of_tomograms(read_tomograms(run / TOMOGRAMS, check=False), run.particles)[:TOMOGRAMS_SHOWN]
     return [
         slice_view(
             tomogram,
@@ -110,6 +112,7 @@ def add_slices(section: Section, colouring: Colouring, count: int, title: str, c
             f"{len(names)} tomograms hold particles; slices of the {TOMOGRAMS_SHOWN} with the most are shown."
         )
     kind = "simulated tomogram" if views and all(view.simulated for view in views) else "tomogram"
+    names = names or [view.tomogram for view in views]
     return f"the {kind} {names[0]}" if len(names) == 1 else counted(len(names), kind)
 
 
@@ -385,26 +388,26 @@ def cluster_section(section: Section, classes: Palette, brief: bool) -> None:
     proposed = {name: int((groups == name).sum()) for name in sorted(set(groups) - {""}, key=natural)}
     every, order = Palette.of(clusters), first_column(particles, "compactness", "probability", "score")
     if proposed:
-        where = add_proposed(section, groups, list(proposed), order)
+        where = add_proposed(section, groups, classes, list(proposed), order)
     else:
         where = add_slices(section, Colouring(clusters, every), 4, "Clusters in the tomogram")
     boxes, number = counted(len(particles), "subtomogram"), counted(len(every), "cluster")
     sizes = listed([f"{size:,} are {name}" for name, size in proposed.items()])
     of_these = f", of which {sizes} by shape alone" if proposed else "; no group is proposed"
     section.lead = f"{boxes} of {where} grouped into {number} by features of their shape, without labels{of_these}."
-    section.finding = f"Without any labels, {boxes} of {where} fell into {number}{of_these}."
+    section.finding = f"Without any labels, {boxes} fell into {number}{of_these}."
     section.tiles += [(f"{name.capitalize()}, by shape", f"{size:,}") for name, size in proposed.items()]
     shown = section.attempt(galleries, section.run, clusters, every, order, SHORT)
     section.add("short_gallery", "Every cluster", shown, gallery_caption(order, SHORT))
 
 
-def add_proposed(section: Section, groups: NDArray[np.object_], proposed: list[str], order: str | None) -> str:
+def add_proposed(
+    section: Section, groups: NDArray[np.object_], palette: Palette, proposed: list[str], order: str | None
+) -> str:
     """Slices and gallery of the groups proposed by shape; gives the words for where they lie."""
-    palette = Palette.of([*proposed, ""])
     caption = f"The group is {BY_SHAPE}."
-    where = add_slices(
-        section, Colouring(groups, palette, quiet=frozenset([""])), 4, f"Proposed: {listed(proposed)}", caption
-    )
+    colouring = Colouring(groups, palette, quiet=frozenset([""]))
+    where = add_slices(section, colouring, 4, f"Proposed: {listed(proposed)}", caption)
     kept = Palette({name: palette[name] for name in proposed})
     shown = section.attempt(galleries, section.run, groups, kept, order)
     section.add("gallery", "Members of the proposed group", shown, f"{caption} {gallery_caption(order)}")

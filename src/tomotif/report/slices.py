@@ -246,9 +246,9 @@ def display_facts(tomogram: Tomogram, has_radius: bool) -> str:
 
 
 def of_tomograms(tomograms: Sequence[Tomogram], particles: Particles) -> list[tuple[Tomogram, NDArray[np.intp]]]:
-    """The tomograms that hold particles, those with the most first, and their rows."""
+    """Tomograms and the rows of their particles, those with the most first; empty ones only when all are empty."""
     rows = [(tomogram, np.flatnonzero(particles.tomogram == tomogram.name)) for tomogram in tomograms]
-    return sorted((pair for pair in rows if len(pair[1])), key=lambda pair: -len(pair[1]))
+    return sorted((pair for pair in rows if len(pair[1])), key=lambda pair: -len(pair[1])) or rows
 
 
 def take_colouring(colouring: Colouring, rows: NDArray[Any]) -> Colouring:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tomotif.core import InputError, Particles, Settings, Subtomograms
+from tomotif.core import InputError, Particles, Progress, Settings, Subtomograms
 
 if TYPE_CHECKING:  # torch takes its time to import, and who only reads the settings should not wait for it
     from tomotif.ops.average import FourierSum
@@ -24,8 +24,6 @@ NOT_AVERAGED = {"background": "it is no structure", "cluster_-1": "it holds what
 UNTURNED = "all are identity, so the boxes were averaged as they lie"
 MASK_SHARE = 0.4
 MASK_EDGE_PX = 3.0
-
-Progress = Callable[[int, int], None]
 
 
 class AverageSettings(Settings):

@@ -21,11 +21,11 @@ RIBOSOME_LIKE = "ribosome-like"
 class ClusterSettings(Settings):
     """Settings of ``cluster``."""
 
-    clusters: int = Field(8, ge=2)
+    clusters: int = Field(default=8, ge=2)
     """Number of clusters."""
-    smoothing: float = Field(26.0, ge=0)
+    smoothing: float = Field(default=26.0, ge=0)
     """Standard deviation in Å of the Gaussian that takes the noise down before features are measured."""
-    components: int = Field(10, ge=1)
+    components: int = Field(default=10, ge=1)
     """Principal components of the features that k-means sees."""
     seed: int = 0
     """Seed of k-means."""

@@ -17,12 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from scipy.spatial.transform import Rotation
 
 from tomotif.core import (
@@ -60,6 +60,11 @@ _PROBES = 96
 """Poses over which a structure's signal is averaged to set the noise."""
 
 
+def _none_from_text(value: object) -> object:
+    """Let the command line, where everything is text, say that there is none."""
+    return None if isinstance(value, str) and value.lower() == "none" else value
+
+
 class ImagingSettings(Settings):
     """How the microscope and the reconstruction see a structure."""
 
@@ -90,9 +95,9 @@ class ImagingSettings(Settings):
     amplitude_contrast: float = Field(default=0.07, ge=0, lt=1)
     """Amplitude contrast as a fraction."""
 
-    snr: float | None = Field(default=0.1, gt=0)
+    snr: Annotated[float | None, BeforeValidator(_none_from_text)] = Field(default=0.1, gt=0)
     """Signal-to-noise ratio: variance of the particle alone over variance of the noise alone, both after CTF and wedge,
-    over the cubic box; none for no noise."""
+    over the cubic box; "none" for no noise."""
 
     noise_decay: float = Field(default=0.0, ge=0)
     """Colour of the noise: its amplitude falls as exp(-(k · noise_decay)²), in Å; 0 is white."""
