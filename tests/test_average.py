@@ -344,6 +344,7 @@ def test_the_command_takes_true_poses_and_says_so(
     centres = np.stack(np.meshgrid(*[[50.0, 150, 250, 350]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)[: len(given)]
     offset = given.columns[["residual_z", "residual_y", "residual_x"]].to_numpy(float)
     truth = Particles.create("ts_1", centres + offset, given.orientation, {"class": given["class"], "radius": 80.0})
+    write_tomograms(tmp_path / "tomograms.star", tomograms)
     write_particles(tmp_path / "truth.star", truth.take(rng.permutation(len(truth))), tomograms=tomograms)
     columns = dict(given.columns.assign(residual_z=0.0, residual_y=0.0, residual_x=0.0))
     unposed = Particles.create("ts_1", centres, columns=columns)

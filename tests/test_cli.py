@@ -180,7 +180,7 @@ def test_voxel_sizes_that_differ(picks: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_model_that_does_not_fit(extraction: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for change, word in (({"box_px": 24}, "--box-px 24"), ({"voxel_size": 13.0}, "--voxel-size 13")):
+    for change, word in (({"box_px": 24}, "--box-px 24"), ({"voxel_size": 13.0}, "--output-voxel-size 13")):
         card = ModelCard(
             **{"architecture": "motif3d", "classes": ("a", "b"), "box_px": 16, "voxel_size": 10.0, **change}
         )

@@ -118,7 +118,7 @@ def test_density_agrees_with_gemmis_electron_density() -> None:
 
 @pytest.mark.parametrize("name", ["3j9i", "1u6g", "4v4r"])
 def test_density_agrees_with_another_programs_map(name: str) -> None:
-    # those maps keep the orientation of the entry; they differ in where the centre lies, and hold a small z-score
+    # those maps keep the orientation of the entry, so that aligning them is a shift of the centre of mass
     with mrcfile.open(DATA / f"maps/{name}.mrc") as file:
         given, voxel = np.pad(file.data.astype(np.float32), 8), float(file.voxel_size.x)
     where = np.indices(given.shape).reshape(3, -1)

@@ -245,7 +245,7 @@ def test_other_numbers_repeat_the_files(page: str) -> None:
     assert re.findall(r"<code>demo/[\w/]+</code><span>(\w+) · seed (\d)", page) == [
         ("simulate", "7"), ("train", "5"), ("cluster", "0"),
     ]  # fmt: skip
-    assert '<th scope="row">threshold</th><td>3.0</td>' in page
+    assert '<th scope="row">threshold</th><td>3</td>' in page
     assert "macro F1 of 0.64 (interval 0.43–0.82)" in page
     assert "24 subtomograms fell into 4 clusters, of which 6 are ribosome-like" in page
 

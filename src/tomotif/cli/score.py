@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.table import Table
+from rich.box import SIMPLE
+from rich.table import Column, Table
 
 from tomotif.cli.console import console, progress_bar
 from tomotif.io.files import read_json
@@ -51,15 +52,15 @@ def score(
 def show(result: Mapping[str, Any]) -> None:
     """Print the scores as tables."""
     intervals, beta = result["intervals"], f"{result['beta']:g}"
-    table = Table("", "true", "picks", "matched", "precision", "recall", "F1", f"F{beta}")
+    names = ("true", "picks", "match", "precision", "recall", "F1", f"F{beta}")
+    headers = [Column(name, no_wrap=True) for name in names]
+    table = Table("", *headers, box=SIMPLE, collapse_padding=True)
     counts, detection = result["counts"], result["detection"]
     bounds = intervals["detection"]
     cells = [fraction(detection[key], bounds[key]) for key in RATES]
-    table.add_row(
-        "found, whatever they are", str(counts["true"]), str(counts["picks"]), str(detection["matched"]), *cells
-    )
+    table.add_row("any class", str(counts["true"]), str(counts["picks"]), str(detection["matched"]), *cells)
     if result["random"] is not None:
-        table.add_row("as many at random", "", "", "", *[fraction(result["random"][key]) for key in RATES])
+        table.add_row("random", "", "", "", *[fraction(result["random"][key]) for key in RATES])
     if result["macro_f1"] is not None:
         table.add_section()
         for row in result["classes"]:
@@ -67,20 +68,20 @@ def show(result: Mapping[str, Any]) -> None:
             table.add_row(row["class"], str(row["true"]), str(row["predicted"]), str(row["correct"]), *cells)
         table.add_section()
         means = [fraction(result[key], intervals[key]) for key in ("macro_f1", "macro_f_beta")]
-        table.add_row("mean over classes (macro)", "", "", "", "", "", *means)
+        table.add_row("macro mean", "", "", "", "", "", *means)
     console.print(table)
     console.print(
-        f"Brackets: {100 * intervals['level']:g} % bootstrap interval, resampled by {intervals['unit']}. "
-        f"{counts['rejected']} picks were rejected as background."
+        f"Second lines: {100 * intervals['level']:g} % bootstrap intervals, resampled by {intervals['unit']}. 'random' "
+        f"is as many picks at random places. {counts['rejected']} picks were rejected as background."
     )
 
 
 def fraction(value: float | None, bounds: tuple[float, float] | None = None) -> str:
-    """A fraction and its interval.
+    """A fraction, and its interval on a second line.
 
     >>> fraction(0.8333, (0.75, 0.9)), fraction(None)
-    ('0.833 (0.75–0.90)', '–')
+    ('0.833\\n0.75–0.90', '–')
     """
     if value is None:
         return "–"
-    return f"{value:.3f}" + (f" ({bounds[0]:.2f}–{bounds[1]:.2f})" if bounds else "")
+    return f"{value:.3f}" + (f"\n{bounds[0]:.2f}–{bounds[1]:.2f}" if bounds else "")

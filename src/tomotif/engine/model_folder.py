@@ -51,7 +51,7 @@ class ModelCard(Settings):
         if abs(subtomograms.voxel_size / self.voxel_size - 1) > 0.02:
             raise InputError(
                 f"the model expects voxels of {self.voxel_size:g} Å, got {subtomograms.voxel_size:g} Å; "
-                f"extract with --voxel-size {self.voxel_size:g}"
+                f"extract with --output-voxel-size {self.voxel_size:g}"
             )
 
 

@@ -54,6 +54,8 @@ class DemoSettings(Settings):
     """Signal-to-noise ratio of RuBisCO (1BXN) in its box, in training data and tomogram."""
     occupancy: float = Field(default=0.05, gt=0, lt=1)
     """Fraction of the simulated tomogram inside molecular envelopes."""
+    tomogram_shape: tuple[int, int, int] = (128, 256, 256)
+    """Shape of the simulated tomogram zyx in voxels of 12 Å."""
     seed: int = 0
     """Seed of everything; the tomogram is simulated with another one than the training data."""
 
@@ -95,7 +97,7 @@ def simulated_part(settings: DemoSettings, run: Run) -> dict[str, float]:
         snr_reference="1bxn",
     )
     classifier = ClassifierSettings(epochs=settings.epochs, seed=settings.seed)
-    volume = TomogramSettings(snr=settings.snr, occupancy=settings.occupancy)
+    volume = TomogramSettings(snr=settings.snr, occupancy=settings.occupancy, shape=settings.tomogram_shape)
 
     training = training_set_stage(structures, boxes, run.beside("training_set"), seed=settings.seed)
     trained = train_stage(training.path, classifier, run.beside("classifier"))

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tomotif.core import InputError, Particles, Progress, Structure, Subtomograms, Tomogram
+from tomotif.core import InputError, MissingWedge, Particles, Progress, Structure, Subtomograms, Tomogram, Volume
 from tomotif.engine.model_folder import CARD, find_model_folder, read_card
 from tomotif.engine.predict import discard_shards
 from tomotif.io.files import read_json, write_json
@@ -34,7 +34,7 @@ from tomotif.io.star import read_particles, read_tomograms, write_particles, wri
 from tomotif.tasks.average import AverageSettings, ClassAverage, average
 from tomotif.tasks.classify import ClassifierSettings, ClassifySettings, classify, train_classifier
 from tomotif.tasks.cluster import ClusterSettings, cluster, describe_clusters
-from tomotif.tasks.extract import ExtractSettings
+from tomotif.tasks.extract import ExtractSettings, box_voxel_size, extract, place_boxes
 from tomotif.tasks.pick import PickSettings, pick
 from tomotif.tasks.score import ScoreSettings, score, with_true_poses
 from tomotif.tasks.simulate import SubtomogramSettings, TomogramSettings, simulate_subtomograms, simulate_tomogram
@@ -189,12 +189,39 @@ def extract_stage(
     table = table_of(particles)
     opened = list(tomograms) if tomograms is not None else read_tomograms(table.with_name(TOMOGRAMS))
     files = [table, *(t.path for t in opened if t.path is not None)]
+    rows = read_particles(table, tomograms=opened)
+    placed = place_boxes(rows, opened, settings)
+    used = [t for t in opened if t.name in set(placed.tomogram)]
+    wedge, voxel_size = common_missing_wedge(used), box_voxel_size(used, settings)
     with run_folder(run.output, "extract", settings, inputs=files, overwrite=run.overwrite) as folder:
         if folder.finished:
             return folder
-        rows = read_particles(table, tomograms=opened)
-        extract_to_folder(rows, opened, settings, folder, run.bar)
+        with (
+            run.bar("extracting") as progress,
+            create_stack(folder / STACK_NAME, len(placed), settings.box_px, voxel_size) as stack,
+        ):
+            cut = extract(placed, opened, settings, stack, progress=progress)
+        write_tomograms(folder / TOMOGRAMS, opened)
+        write_subtomogram_table(folder / TABLE_NAME, cut, missing_wedge=wedge, voxel_size=voxel_size, tomograms=opened)
+        folder.record(
+            subtomograms=len(cut), dropped=len(rows) - len(cut), voxel_size=voxel_size, box_px=settings.box_px
+        )
     return folder
+
+
+def common_missing_wedge(tomograms: Sequence[Tomogram]) -> MissingWedge:
+    """The one tilt range of these tomograms, which a stack shares; InputError when they differ by more than a degree."""
+    first = tomograms[0].missing_wedge
+    for other in tomograms[1:]:
+        wedge = other.missing_wedge
+        apart = max(abs(wedge.tilt_min - first.tilt_min), abs(wedge.tilt_max - first.tilt_max))
+        if wedge.tilt_axis != first.tilt_axis or apart > 1:
+            raise InputError(
+                "expected tomograms of one tilt range in one stack, got "
+                f"{first.tilt_min:g} to {first.tilt_max:g} about {first.tilt_axis} ({tomograms[0].name}) and "
+                f"{wedge.tilt_min:g} to {wedge.tilt_max:g} about {wedge.tilt_axis} ({other.name}); extract them apart"
+            )
+    return first
 
 
 def classify_stage(subtomograms: Path, model: Path, settings: ClassifySettings, run: Run) -> RunFolder:

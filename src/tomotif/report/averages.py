@@ -46,11 +46,11 @@ def class_average(run: Run, entry: dict[str, Any], classes: Palette) -> Average:
     return Average(
         style=classes[name],
         image=png(side_by_side(list(grey))),
-        alt=f"central xy, xz and yz slices of the average of {name}",
+        alt=f"central xy, xz and yz slices of the average of {classes[name].label}",
         particles=None if particles is None else int(particles),
         resolution=as_number(entry.get("resolution_A")),
         poses=str(entry.get("poses") or ""),
-        chart=fsc_chart(mapping(entry.get("fsc")), f"Fourier shell correlation of {name}, {run.name}"),
+        chart=fsc_chart(mapping(entry.get("fsc")), f"Fourier shell correlation of {classes[name].label}, {run.name}"),
     )
 
 
@@ -90,7 +90,7 @@ def average_section(section: Section, classes: Palette, brief: bool) -> None:
     poses = sorted({average.poses for average in averages if average.poses})
     section.lead = f"{counted(len(averages), 'class average')}, weighted by what each particle's tilt range measured."
     section.lead += f" Poses: {'; '.join(poses)}." if poses else ""
-    resolved = [(a.resolution, a.style.label, a.particles) for a in averages if a.resolution is not None]
+    resolved = [(a.resolution, a.style.word, a.particles) for a in averages if a.resolution is not None]
     if resolved:
         best, name, count = min(resolved)
         members = "" if count is None else f" from {counted(count, 'particle')}"

@@ -63,7 +63,7 @@ def tomogram_names(run: Run) -> set[str]:
 def heading(runs: Sequence[Run], names: set[str]) -> str:
     """What a group of runs is about: its tomograms, or its first run."""
     if not names:
-        return runs[0].name
+        return "Training" if any(run.command == "train" for run in runs) else runs[0].name
     simulated = " (simulated)" if any(run.command == "simulate" for run in runs) else ""
     if len(names) > NAMED_TOMOGRAMS:
         return counted(len(names), "tomogram") + simulated

@@ -16,7 +16,7 @@ from tomotif.report.blocks import Bar, Block, Section
 from tomotif.report.chapters import chapters_of
 from tomotif.report.palette import Palette
 from tomotif.report.runs import Run, mapping, read_runs
-from tomotif.report.sections import build_section, class_names, value_text
+from tomotif.report.sections import build_section, class_names, class_titles, value_text
 from tomotif.report.slices import SliceView
 
 TITLE = "What was found in the tomograms"
@@ -88,7 +88,8 @@ def render(runs: Sequence[Run], title: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    classes, now = Palette.of(class_names(runs)), datetime.now(UTC)
+    names, now = class_names(runs), datetime.now(UTC)
+    classes = Palette.of(names, class_titles(names))
     named = any(run.command in NAMED for run in runs)
     shown = [run for run in runs if run.command not in (*WRAPPERS, "report")]
     sections = [build_section(run, classes, brief=named and run.command not in NAMED) for run in shown]

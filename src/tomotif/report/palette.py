@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 # Okabe & Ito, Color Universal Design (2008), without black; ordered by how well they stand out on grey
@@ -28,17 +28,29 @@ class Style:
         ``#RRGGBB``.
     dash
         Dash pattern of its ring in pixels (SVG's ``stroke-dasharray``), empty for a solid one.
+    title
+        What the name stands for, such as "RuBisCO" for 1bxn; empty when it speaks for itself.
     """
 
     name: str
     index: int
     colour: str
     dash: str = ""
+    title: str = ""
+
+    @property
+    def word(self) -> str:
+        """The name in a sentence."""
+        return self.title or (self.name.replace("_", " ") if CLUSTER.fullmatch(self.name) else self.name or "other")
 
     @property
     def label(self) -> str:
-        """The name as shown."""
-        return self.name.replace("_", " ") if CLUSTER.fullmatch(self.name) else self.name or "other"
+        """The name in a legend or table.
+
+        >>> Style("1bxn", 0, NEUTRAL, title="RuBisCO").label, Style("cluster_3", 0, NEUTRAL).label
+        ('RuBisCO (1bxn)', 'cluster 3')
+        """
+        return f"{self.title} ({self.name})" if self.title else self.word
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,7 @@ class Palette:
     styles: dict[str, Style]
 
     @classmethod
-    def of(cls, names: Iterable[str]) -> Palette:
+    def of(cls, names: Iterable[str], titles: Mapping[str, str] | None = None) -> Palette:
         """Give every name a style, in sorted order; names that mean "nothing" are grey.
 
         After seven names the colours begin again with dashed rings, then with dotted ones. Clusters have a round of
@@ -66,10 +78,12 @@ class Palette:
             for number, name in enumerate(family):
                 turn, colour = divmod(number, len(OKABE_ITO))
                 looks[name] = (OKABE_ITO[colour], DASHES[turn % len(DASHES)])
-        return cls({name: Style(name, index, *looks[name]) for index, name in enumerate(every)})
+        words = titles or {}
+        return cls({name: Style(name, i, *looks[name], words.get(name, "")) for i, name in enumerate(every)})
 
     def __getitem__(self, name: str) -> Style:
-        return self.styles[name]
+        """The style of a name; one that was not foreseen, as of a damaged file, is grey."""
+        return self.styles.get(name) or Style(name, len(self.styles), NEUTRAL)
 
     def __len__(self) -> int:
         return len(self.styles)

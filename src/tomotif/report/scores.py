@@ -94,7 +94,9 @@ def class_score_table(score: dict[str, Any], classes: Palette) -> ScoreTable:
     for entry in map(mapping, as_list(score.get("classes"))):
         name = str(entry.get("class", ""))
         values = [fraction_text(entry.get(key), by_class.get(name) if key == "f1" else None) for key in rates]
-        rows.append(ScoreRow(name, classes[name], [count_text(entry.get(key)) for key in counts], values))
+        rows.append(
+            ScoreRow(classes[name].label, classes[name], [count_text(entry.get(key)) for key in counts], values)
+        )
     if not named:
         return ScoreTable(["true", "found"], rows, [])
     blank, none = [Value("")] * 3, [""] * 3
@@ -143,7 +145,7 @@ def confusion_matrix(score: dict[str, Any], classes: Palette) -> Confusion | Non
         return None
 
     def named(name: str) -> tuple[str, Style | None]:
-        return (SPECIAL[name], None) if name in SPECIAL else (name, classes[name])
+        return (SPECIAL[name], None) if name in SPECIAL else (classes[name].label, classes[name])
 
     rows = []
     for name, row in zip(true, counts, strict=True):

@@ -6,6 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +62,22 @@ def class_names(runs: Sequence[Run]) -> list[str]:
     return sorted(names, key=natural)
 
 
+def model_card(run: Run) -> Any:
+    """What a training run says of its network, None when it is no training run."""
+    return read_json(run / "model" / "model.json") if (run / "model" / "model.json").is_file() else None
+
+
+def class_titles(names: Sequence[str]) -> dict[str, str]:
+    """What those names stand for that are complexes of the packaged library."""
+    from tomotif.io.structure import structure_table
+
+    table = structure_table() if names else None
+    return {} if table is None else {n: t for n, t in zip(table["name"], table["title"], strict=True) if n in names}
+
+
 def names_in(run: Run) -> set[str]:
     """Names of classes and groups that one run mentions."""
-    names: set[str] = set()
+    names = {str(name) for name in as_list(mapping(model_card(run)).get("classes"))}
     if (run / "averages.json").is_file():
         names |= {str(mapping(entry).get("class", "")) for entry in as_list(read_json(run / "averages.json"))}
     if (run / "score.json").is_file():
@@ -162,7 +176,7 @@ def gallery_caption(order: str | None, shown: tuple[int, int] = LONG) -> str:
     """What a gallery's pictures are."""
     best, spread = shown
     first = f"{best} members with the highest {order}" if order else f"{best} first members"
-    return f"As they lie in the tomogram, not aligned. The mean, {first}, then {spread} spread over the rest. {PICTURE}"
+    return f"Members and means are not aligned. The mean, {first}, then {spread} spread over the rest. {PICTURE}"
 
 
 def by_size(names: NDArray[np.object_], palette: Palette) -> Palette:
@@ -261,13 +275,13 @@ def train_section(section: Section, classes: Palette, brief: bool) -> None:
     section.title = "Training"
     card = mapping(section.attempt(read_json, section.run / "model" / "model.json"))
     if card:
-        names = [str(name) for name in as_list(card.get("classes"))]
+        names = [classes[str(name)].word for name in as_list(card.get("classes"))]
         learned = counted(len(names), "class", "classes")
         section.lead = f"The network {card.get('architecture', '')} learned {learned}: {listed(names)}."
         training = mapping(card.get("training"))
         facts = {
             "architecture": card.get("architecture"),
-            "box": f"{card.get('box_px')}³ voxels of {card.get('voxel_size')} Å",
+            "box": f"{card.get('box_px')}³ voxels of {value_text(card.get('voxel_size'))} Å",
             "particles trained on": training.get("particles"),
             "validated on": training.get("validation_particles"),
             "epochs": training.get("epochs_run"),
@@ -284,10 +298,12 @@ def value_text(value: object) -> str:
     """A setting or result as text: whole numbers with thousands apart, lists joined.
 
     >>> value_text(12000), value_text([1.0, 2.5]), value_text(None), value_text(True)
-    ('12,000', '1.0, 2.5', '–', 'yes')
+    ('12,000', '1, 2.5', '–', 'yes')
     """
     if value is None:
         return "–"
+    if isinstance(value, float):
+        return str(value).removesuffix(".0")
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -350,7 +366,7 @@ def classify_section(section: Section, classes: Palette, brief: bool) -> None:
     order = first_column(particles, "probability", "score")
     shown = section.attempt(galleries, section.run, names, by_size(names, classes), order)
     section.add("gallery", "What each class looks like", shown, gallery_caption(order))
-    describe_classes(section, names, quiet, where)
+    describe_classes(section, names, classes, quiet, where)
 
 
 def has_column(section: Section, particles: Particles, column: str) -> bool:
@@ -360,7 +376,9 @@ def has_column(section: Section, particles: Particles, column: str) -> bool:
     return column in particles
 
 
-def describe_classes(section: Section, names: NDArray[np.object_], quiet: frozenset[str], where: str) -> None:
+def describe_classes(
+    section: Section, names: NDArray[np.object_], styles: Palette, quiet: frozenset[str], where: str
+) -> None:
     """Say how many particles bear which class."""
     sizes = Counter(map(str, names))
     aside = sum(sizes.pop(name, 0) for name in quiet)
@@ -371,7 +389,10 @@ def describe_classes(section: Section, names: NDArray[np.object_], quiet: frozen
     section.tiles.append(("Classes found", str(len(sizes))))
     if sizes:
         often = listed(
-            [f"{name} ({size:,})" for name, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:3]]
+            [
+                f"{styles[n].word} ({size:,})"
+                for n, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:3]
+            ]
         )
         named = counted(sizes.total(), "particle")
         section.finding = f"The trained network sorted {named} into {classes}, most often {often}{left}."

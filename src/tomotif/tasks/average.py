@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tomotif.core import InputError, Particles, Progress, Settings, Subtomograms
+from tomotif.core import BACKGROUND, RESIDUALS, InputError, Particles, Progress, Settings, Subtomograms
 
 if TYPE_CHECKING:  # torch takes its time to import, and who only reads the settings should not wait for it
     from tomotif.ops.average import FourierSum
 
-OFFSETS = ("residual", "shift")  # columns of an extraction, and of simulated boxes
-NOT_AVERAGED = {"background": "it is no structure", "cluster_-1": "it holds what belongs to no cluster"}
+OFFSETS = (RESIDUALS, ("shift_z", "shift_y", "shift_x"))  # columns of an extraction, and of simulated boxes
+NOT_AVERAGED = {BACKGROUND: "it is no structure", "cluster_-1": "it holds what belongs to no cluster"}
 UNTURNED = "all are identity, so the boxes were averaged as they lie"
 MASK_SHARE = 0.4
 MASK_EDGE_PX = 3.0
@@ -254,10 +254,9 @@ def why_skipped(name: str, particles: int, settings: AverageSettings) -> str | N
 
 def offsets(particles: Particles) -> NDArray[np.float64]:
     """Offset of each particle's position from its box's centre, zyx in Å, shape (n, 3); 0 where no column says it."""
-    for name in OFFSETS:
-        columns = [f"{name}_{axis}" for axis in "zyx"]
+    for columns in OFFSETS:
         if all(column in particles for column in columns):
-            return particles.columns[columns].to_numpy(dtype=np.float64)
+            return particles.columns[list(columns)].to_numpy(dtype=np.float64)
     return np.zeros((len(particles), 3))
 
 

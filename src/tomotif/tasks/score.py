@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tomotif.core import InputError, Particles, Settings
+from tomotif.core import BACKGROUND, RESIDUALS, InputError, Particles, Settings
 from tomotif.ops.metrics import (
     Rates,
     class_rates,
@@ -28,9 +28,7 @@ from tomotif.ops.metrics import (
     resample,
 )
 
-BACKGROUND = "background"
 UNCLASSIFIED = "unclassified"
-RESIDUALS = ("residual_z", "residual_y", "residual_x")
 
 Extents = Mapping[str, tuple[float, float, float]]
 

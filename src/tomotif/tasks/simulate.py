@@ -564,11 +564,15 @@ def _draw_scene(structures: Sequence[Structure], settings: SubtomogramSettings, 
     reach_px = settings.max_shift_px * settings.voxel_size
     offsets = np.where(which[:, None] < 0, 0.0, rng.uniform(-reach_px, reach_px, (n, 3)))
     defocus = rng.uniform(*settings.defocus_um, n)
-    points = [outermost_points(s.centred().positions) for s in structures]
     count, gap = settings.neighbours, settings.neighbour_gap
-    return _Scene(
-        which, rotations, offsets, defocus, surround(points, which, rotations, offsets, rng, count=count, gap=gap)
-    )
+    points = [_outermost_points(s) for s in structures] if count else []
+    around = surround(points, which, rotations, offsets, rng, count=count, gap=gap)
+    return _Scene(which, rotations, offsets, defocus, around)
+
+
+@lru_cache(maxsize=64)
+def _outermost_points(structure: Structure) -> NDArray[np.float64]:
+    return outermost_points(structure.centred().positions)
 
 
 @contextmanager

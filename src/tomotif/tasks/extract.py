@@ -1,0 +1,240 @@
+"""Extraction: a box around every particle.
+
+Flow: ``Particles`` + ``Tomogram``s → boxes cut at the nearest voxel (or resampled) → bright, z-scored, float16 → a stack
+that is given, and the ``Particles`` whose boxes lie in it. Together they are ``Subtomograms``.
+
+Interpolation colours the noise, so a box is cut at the nearest voxel and what is left of the position is kept in the
+columns ``residual_z``, ``residual_y`` and ``residual_x``; resampling is an option. Not here: files, and rotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from tomotif.core import InputError, Particles, Settings, Tomogram, UnknownNameError
+from tomotif.core.geometry import centre_index
+from tomotif.ops.crop import cut_boxes, inside_fraction, resample_boxes, source_size, standardise, store
+
+Progress = Callable[[int, int], None]
+
+_WORKERS = 2
+_BATCH_BYTES = 2**21
+"""A batch of boxes as float32; two of them fit into a processor's cache, which halves the time."""
+_SAME = 1e-3
+"""Voxel sizes that differ by less than this fraction are one."""
+AXES = ("z", "y", "x")
+
+
+class ExtractSettings(Settings):
+    """How boxes are cut."""
+
+    box_px: int = Field(default=32, ge=4, le=512)
+    """Edge of a box in voxels (of the output)."""
+    sub_voxel: bool = False
+    """Whether to interpolate so that the box's centre is the particle's position itself, not the nearest voxel."""
+    output_voxel_size: float | None = Field(default=None, gt=0)
+    """Edge of a voxel of the boxes in Å, to resample to; none: that of the tomograms."""
+    max_padded_fraction: float = Field(default=0.5, ge=0, lt=1)
+    """A particle is left out when more than this fraction of its box lies outside the tomogram."""
+
+
+def box_voxel_size(tomograms: Sequence[Tomogram], settings: ExtractSettings) -> float:
+    """Edge of a voxel of the boxes in Å.
+
+    Raises
+    ------
+    InputError
+        When the tomograms differ in voxel size and no ``output_voxel_size`` settles it.
+    """
+    if settings.output_voxel_size is not None:
+        return settings.output_voxel_size
+    first = tomograms[0]
+    for other in tomograms[1:]:
+        if abs(other.voxel_size / first.voxel_size - 1) > _SAME:
+            raise InputError(
+                f"expected tomograms of one voxel size, got {first.voxel_size:g} Å ({first.name}) and "
+                f"{other.voxel_size:g} Å ({other.name}); extract them apart or give --output-voxel-size"
+            )
+    return first.voxel_size
+
+
+def place_boxes(particles: Particles, tomograms: Sequence[Tomogram], settings: ExtractSettings) -> Particles:
+    """The particles whose boxes can be cut, and where exactly: what :func:`extract` will write.
+
+    Parameters
+    ----------
+    particles
+        Where to cut.
+    tomograms
+        Those that the particles name, and perhaps others.
+    settings
+        Box and voxel size.
+
+    Returns
+    -------
+    Particles
+        The rows that stay, with the columns ``residual_z``, ``residual_y``, ``residual_x`` (Å from the box's centre
+        to the particle's position) and ``padded_fraction``.
+
+    Raises
+    ------
+    InputError
+        When a tomogram is missing, the box is larger than a tomogram, voxel sizes differ, a position is no number, or
+        no box lies sufficiently inside.
+    """
+    used = _tomograms_of(particles, tomograms)
+    output = box_voxel_size(list(used.values()), settings)
+    residual, inside = np.zeros((len(particles), 3)), np.zeros(len(particles))
+    for name, tomogram in used.items():
+        rows = np.flatnonzero(particles.tomogram == name)
+        centre, step = _centres(particles.position[rows], tomogram, settings), output / tomogram.voxel_size
+        _check_box(tomogram, settings, step)
+        first = centre - centre_index(settings.box_px) * step
+        residual[rows] = particles.position[rows] - centre * tomogram.voxel_size
+        inside[rows] = inside_fraction(first, step, settings.box_px, tomogram.shape)
+    kept = inside >= 1 - settings.max_padded_fraction
+    if not kept.any():
+        raise InputError(
+            f"all {len(particles)} picks lie outside the tomogram or so near its border that more than "
+            f"{settings.max_padded_fraction:.0%} of the box would be padding; check the voxel size of the particle "
+            "table, or raise --max-padded-fraction"
+        )
+    columns = {f"residual_{axis}": residual[kept, i] for i, axis in enumerate(AXES)}
+    return particles.take(kept).with_columns(**columns, padded_fraction=1 - inside[kept])
+
+
+def extract(
+    particles: Particles,
+    tomograms: Sequence[Tomogram],
+    settings: ExtractSettings,
+    stack: NDArray[np.floating],
+    *,
+    progress: Progress | None = None,
+) -> Particles:
+    """Cut a box at every particle and write it, bright and z-scored, into a stack.
+
+    Boxes are cut in the order of their places, so that a memory-mapped tomogram is read page after page, and written
+    in the order of the particles.
+
+    Parameters
+    ----------
+    particles
+        Where to cut; those too near the border are left out.
+    tomograms
+        Those that the particles name.
+    settings
+        Box and voxel size.
+    stack
+        Where to write, shape (n, D, D, D), with n the length of what :func:`place_boxes` gives; may be memory-mapped.
+    progress
+        Called with (boxes done, boxes in all).
+
+    Returns
+    -------
+    Particles
+        One row a box, with the columns of :func:`place_boxes` and ``mean`` and ``deviation`` of the bright densities
+        that were taken off (deviation 0: a constant box, written as zeros), and ``stack_index``.
+
+    Raises
+    ------
+    InputError
+        As :func:`place_boxes`, and when a box holds NaN or infinity.
+    ValueError
+        When the stack has not the shape of the boxes.
+    """
+    placed = place_boxes(particles, tomograms, settings)
+    expected = (len(placed), *(settings.box_px,) * 3)
+    if stack.shape != expected:
+        raise ValueError(f"expected a stack of shape {expected} for these particles, got {stack.shape}")
+    mean, deviation = np.zeros(len(placed)), np.zeros(len(placed))
+    used = _tomograms_of(placed, tomograms)
+
+    def cut(job: tuple[Tomogram, NDArray[np.int64]]) -> int:
+        tomogram, rows = job
+        boxes = _boxes(placed, rows, tomogram, settings)
+        inside = 1 - placed["padded_fraction"].to_numpy(dtype=np.float64)[rows]
+        mean[rows], deviation[rows] = standardise(boxes, inside)
+        if not np.isfinite(deviation[rows]).all():
+            bad = placed.position[rows[~np.isfinite(deviation[rows])][0]] / tomogram.voxel_size
+            raise InputError(
+                f"expected finite values in {tomogram.name}, got NaN or infinity in the box around voxel "
+                f"{tuple(bad.round().astype(int).tolist())} (zyx); mask or interpolate such voxels first"
+            )
+        store(boxes, stack, rows)
+        return len(rows)
+
+    done = 0
+    with ThreadPoolExecutor(_WORKERS) as threads:
+        for count in threads.map(cut, _jobs(placed, used, settings)):
+            done += count
+            if progress is not None:
+                progress(done, len(placed))
+    return placed.with_columns(mean=mean, deviation=deviation, stack_index=np.arange(len(placed)))
+
+
+def _tomograms_of(particles: Particles, tomograms: Sequence[Tomogram]) -> dict[str, Tomogram]:
+    """The tomograms that the particles name, by name."""
+    if not len(particles):
+        raise InputError("expected particles to extract, got an empty table; pick with a lower --threshold")
+    known = {t.name: t for t in tomograms}
+    names = dict.fromkeys(map(str, particles.tomogram))
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("tomogram", name, known)
+    if not np.isfinite(particles.position).all():
+        row = int(np.flatnonzero(~np.isfinite(particles.position).all(axis=1))[0])
+        raise InputError(f"expected finite positions in Å, got {particles.position[row].tolist()} in row {row + 1}")
+    return {name: known[name] for name in names}
+
+
+def _check_box(tomogram: Tomogram, settings: ExtractSettings, step: float) -> None:
+    edge = settings.box_px * step
+    if edge > min(tomogram.shape) + 1e-6:
+        shape = " × ".join(map(str, tomogram.shape))
+        raise InputError(
+            f"expected a box within the tomogram, but {settings.box_px} voxels of {step * tomogram.voxel_size:g} Å are "
+            f"{edge:g} voxels of {tomogram.name}, which has {shape} (zyx); give a smaller --box-px"
+        )
+
+
+def _centres(position: NDArray[np.float64], tomogram: Tomogram, settings: ExtractSettings) -> NDArray[np.float64]:
+    """Centres of the boxes zyx in voxels of the tomogram: whole numbers unless a sub-voxel centre is asked for."""
+    exact = position / tomogram.voxel_size
+    return exact if settings.sub_voxel else np.rint(exact)
+
+
+def _boxes(
+    placed: Particles, rows: NDArray[np.int64], tomogram: Tomogram, settings: ExtractSettings
+) -> NDArray[np.float32]:
+    """Boxes of some particles of one tomogram, bright."""
+    size, data = settings.box_px, tomogram.volume.data
+    centre = _centres(placed.position[rows], tomogram, settings)
+    step = (settings.output_voxel_size or tomogram.voxel_size) / tomogram.voxel_size
+    if not settings.sub_voxel and abs(step - 1) <= _SAME:
+        boxes = cut_boxes(data, (centre - centre_index(size)).astype(np.int64), size)
+    else:
+        first = centre - centre_index(size) * step
+        source = source_size(size, step)
+        corner = np.floor(first + (size - 1) * step / 2 - (source - 1) / 2 + 0.5).astype(np.int64)
+        boxes = resample_boxes(cut_boxes(data, corner, source), first - corner, step, size)
+    if tomogram.sign < 0:
+        np.negative(boxes, out=boxes)
+    return boxes
+
+
+def _jobs(
+    placed: Particles, used: Mapping[str, Tomogram], settings: ExtractSettings
+) -> Iterator[tuple[Tomogram, NDArray[np.int64]]]:
+    """Batches of rows of one tomogram that lie near one another: slabs along z, in them rows along y, then x."""
+    size = max(1, _BATCH_BYTES // (4 * settings.box_px**3))
+    for name, tomogram in used.items():
+        rows = np.flatnonzero(placed.tomogram == name)
+        block = placed.position[rows] // (settings.box_px * tomogram.voxel_size)
+        order = rows[np.lexsort((placed.position[rows, 2], block[:, 1], block[:, 0]))]
+        for start in range(0, len(order), size):
+            yield tomogram, order[start : start + size]

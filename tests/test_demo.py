@@ -1,0 +1,70 @@
+"""The whole line in small: every stage leaves its nouns, the second run repeats nothing, a killed one goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tomotif.io.files import read_json
+from tomotif.io.star import read_particles
+from tomotif.pipelines.demo import DemoSettings, demo
+from tomotif.pipelines.stages import Run
+
+SMALL = DemoSettings(
+    structures=("4v5d", "1bxn"), training_particles=40, epochs=2, occupancy=0.05, tomogram_shape=(64, 96, 96)
+)
+STAGES = (
+    "training_set",
+    "classifier",
+    "simulated",
+    "simulated_picks",
+    "simulated_subtomograms",
+    "simulated_classes",
+    "simulated_averages",
+    "simulated_score",
+    "real_picks",
+    "real_subtomograms",
+    "real_clusters",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("demo") / "demo"
+    demo(SMALL, Run(output))
+    return output
+
+
+def test_every_stage_finished_and_says_how(folder: Path) -> None:
+    for stage in STAGES:
+        record = read_json(folder / stage / "run.json")
+        assert record["status"] == "finished", stage
+        assert record["wall_s"] > 0 and record["peak_memory_mb"] > 10 and record["versions"]["tomotif"]
+    assert (folder / "report.html").stat().st_size > 100_000
+
+
+def test_large_particles_are_found_even_by_the_small_demo(folder: Path) -> None:
+    score = read_json(folder / "simulated_score" / "score.json")
+    found = {row["class"]: row["found"] for row in score["classes"]}
+    assert found["4v5d"] >= 0.6
+    assert score["detection"]["recall"] > score["random"]["recall"]
+
+
+def test_averages_say_that_their_poses_are_the_true_ones(folder: Path) -> None:
+    for entry in read_json(folder / "simulated_averages" / "averages.json"):
+        assert "true particles" in entry["poses"]
+
+
+def test_the_real_cell_has_a_compact_group(folder: Path) -> None:
+    clusters = read_particles(folder / "real_clusters" / "particles.star")
+    group = clusters.take((clusters["cluster"] == 1).to_numpy())
+    # about 200 to 300 ribosomes are known to lie in this part of the cell
+    assert 150 <= len(group) <= 600
+    assert set(group["group"]) == {"ribosome-like"}
+
+
+def test_a_second_run_repeats_nothing(folder: Path) -> None:
+    before = {stage: (folder / stage / "run.json").stat().st_mtime_ns for stage in STAGES}
+    demo(SMALL, Run(folder))
+    assert {stage: (folder / stage / "run.json").stat().st_mtime_ns for stage in STAGES} == before
