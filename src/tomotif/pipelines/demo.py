@@ -46,9 +46,9 @@ class DemoSettings(Settings):
 
     structures: tuple[str, ...] = ("4v5d", "4v8r", "3j9i", "1oel", "1bxn", "2fha")
     """Names of the complexes to train on and to put into the simulated tomogram."""
-    training_particles: int = Field(default=700, gt=0)
+    training_particles: int = Field(default=500, gt=0)
     """Simulated training particles of each complex."""
-    epochs: int = Field(default=6, gt=0)
+    epochs: int = Field(default=5, gt=0)
     """Passes over the training particles."""
     snr: float = Field(default=0.1, gt=0)
     """Signal-to-noise ratio of RuBisCO (1BXN) in its box, in training data and tomogram."""

@@ -210,7 +210,7 @@ def extract_stage(
 
 
 def common_missing_wedge(tomograms: Sequence[Tomogram]) -> MissingWedge:
-    """The one tilt range of these tomograms, which a stack shares; InputError when they differ by more than a degree."""
+    """The one tilt range of these tomograms, which a stack shares; InputError when they differ by over a degree."""
     first = tomograms[0].missing_wedge
     for other in tomograms[1:]:
         wedge = other.missing_wedge
