@@ -10,9 +10,10 @@ from tomotif.io.files import read_json
 from tomotif.io.star import read_particles
 from tomotif.pipelines.demo import DemoSettings, demo
 from tomotif.pipelines.stages import Run
+from tomotif.tasks.score import score
 
 SMALL = DemoSettings(
-    structures=("4v5d", "1bxn"), training_particles=40, epochs=2, occupancy=0.05, tomogram_shape=(64, 96, 96)
+    structures=("4v5d", "1bxn"), training_particles=120, epochs=4, occupancy=0.08, tomogram_shape=(64, 112, 112)
 )
 STAGES = (
     "training_set",
@@ -44,11 +45,14 @@ def test_every_stage_finished_and_says_how(folder: Path) -> None:
     assert (folder / "report.html").stat().st_size > 100_000
 
 
-def test_large_particles_are_found_even_by_the_small_demo(folder: Path) -> None:
-    score = read_json(folder / "simulated_score" / "score.json")
-    found = {row["class"]: row["found"] for row in score["classes"]}
-    assert found["4v5d"] >= 0.6
-    assert score["detection"]["recall"] > score["random"]["recall"]
+def test_particles_are_found_and_named_far_better_than_by_chance(folder: Path) -> None:
+    truth = read_particles(folder / "simulated" / "particles.star")
+    found = score(read_particles(folder / "simulated_picks" / "particles.star"), truth)
+    assert found.detection["recall"] >= 0.85
+    assert found.detection["false_per_true"] <= 2
+    named = read_json(folder / "simulated_score" / "score.json")
+    assert named["macro_f1"] >= 0.5  # even after seconds of training; the real demo asks for 0.7
+    assert named["macro_f1"] > 5 * named["random"]["macro_f1"]
 
 
 def test_averages_say_that_their_poses_are_the_true_ones(folder: Path) -> None:

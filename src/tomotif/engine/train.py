@@ -11,7 +11,7 @@ from typing import Any, Literal
 import lightning.pytorch as lightning
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -153,7 +153,7 @@ def fit(
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if progress:
-        callbacks.append(TQDMProgressBar(refresh_rate=10))
+        callbacks.append(RichProgressBar(refresh_rate=5))
     trainer = lightning.Trainer(
         max_epochs=settings.epochs,
         accelerator=settings.device,

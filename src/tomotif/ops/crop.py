@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,36 +15,7 @@ LANCZOS = 5
 """Half width of the interpolation kernel, in voxels of the coarser grid."""
 
 
-class Span(NamedTuple):
-    """Which part of a box lies inside a volume."""
-
-    volume: tuple[slice, ...]
-    box: tuple[slice, ...]
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing of the box lies outside."""
-        return all(b.start == 0 and b.stop - b.start == v.stop - v.start for v, b in zip(self.volume, self.box, strict=True))
-
-
-def overlap(first: Sequence[int], size: int, shape: Sequence[int]) -> Span:
-    """Where a cube of ``size`` voxels, whose first voxel is ``first``, lies in a volume, and what part of it that is.
-
-    Examples
-    --------
-    >>> span = overlap((-2, 0, 6), 4, (8, 8, 8))
-    >>> span.volume[0], span.box[0], span.box[2]
-    (slice(0, 2, None), slice(2, 4, None), slice(0, 2, None))
-    """
-    starts = [min(max(f, 0), n) for f, n in zip(first, shape, strict=True)]
-    stops = [max(min(f + size, n), s) for f, n, s in zip(first, shape, starts, strict=True)]
-    return Span(
-        tuple(slice(a, b) for a, b in zip(starts, stops, strict=True)),
-        tuple(slice(a - f, b - f) for a, b, f in zip(starts, stops, first, strict=True)),
-    )
-
-
-def cut_boxes(volume: NDArray[np.generic], first: NDArray[np.int64], size: int) -> Floats:
+def cut_boxes(volume: NDArray[Any], first: NDArray[np.int64], size: int, *, out: Floats | None = None) -> Floats:
     """Cut cubes out of a volume; what lies outside gets the mean of the cube's inside, which adds no edge.
 
     Parameters
@@ -55,21 +26,23 @@ def cut_boxes(volume: NDArray[np.generic], first: NDArray[np.int64], size: int) 
         First voxel zyx of each cube, shape (n, 3); may lie outside.
     size
         Edge of the cubes in voxels.
+    out
+        Where to put them, shape (m, size, size, size) with m >= n; new memory costs as much as the cutting.
 
     Returns
     -------
     NDArray[float32], shape (n, size, size, size)
         A cube that lies wholly outside is zero.
     """
-    boxes = np.empty((len(first), size, size, size), dtype=np.float32)
+    boxes = np.empty((len(first), size, size, size), dtype=np.float32) if out is None else out[: len(first)]
     for box, corner in zip(boxes, first.tolist(), strict=True):
-        z, y, x = corner
-        inside = volume[max(z, 0) : max(z + size, 0), max(y, 0) : max(y + size, 0), max(x, 0) : max(x + size, 0)]
+        inside = volume[tuple(slice(max(c, 0), max(c + size, 0)) for c in corner)]
         if inside.shape == box.shape:
             box[...] = inside
         else:
             box[...] = np.mean(inside, dtype=np.float64) if inside.size else 0
-            box[overlap(corner, size, volume.shape).box] = inside
+            within = tuple(slice(max(-c, 0), max(-c, 0) + n) for c, n in zip(corner, inside.shape, strict=True))
+            box[within] = inside if inside.size else 0
     return boxes
 
 
@@ -116,7 +89,7 @@ def lanczos_matrices(places: NDArray[np.floating], size: int) -> Floats:
 
     Examples
     --------
-    >>> lanczos_matrices(np.array([1.0, 2.0]), 4).round(6).tolist()
+    >>> np.abs(lanczos_matrices(np.array([1.0, 2.0]), 4)).round(6).tolist()
     [[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]
     """
     spacing = float(places.reshape(-1, places.shape[-1])[0, 1] - places.reshape(-1, places.shape[-1])[0, 0])
@@ -156,9 +129,7 @@ def resample_boxes(boxes: Floats, first: NDArray[np.floating], step: float, size
     return np.matmul(along_z, flat).reshape(len(boxes), size, size, size)
 
 
-def standardise(
-    boxes: Floats, inside: NDArray[np.floating]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def standardise(boxes: Floats, inside: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Take mean and standard deviation off every box, in place; padding that holds the mean does not count.
 
     Parameters
@@ -174,11 +145,11 @@ def standardise(
         Mean, and standard deviation of what is no padding.
     """
     flat = boxes.reshape(len(boxes), -1)
-    mean = flat.mean(axis=1, keepdims=True)
-    flat -= mean
-    variance = np.einsum("ij,ij->i", flat, flat) / (flat.shape[1] * np.maximum(inside, 1e-9))
-    deviation = np.sqrt(variance)
-    flat *= np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation != 0).astype(np.float32)[:, None]
+    with np.errstate(invalid="ignore", over="ignore"):  # the caller sees NaN and infinity in the deviation
+        mean = flat.mean(axis=1, keepdims=True)
+        flat -= mean
+        deviation = np.sqrt(np.einsum("ij,ij->i", flat, flat) / (flat.shape[1] * np.maximum(inside, 1e-9)))
+        flat *= np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation != 0).astype(np.float32)[:, None]
     return mean[:, 0].astype(np.float64), deviation.astype(np.float64)
 
 

@@ -319,13 +319,13 @@ def score_stage(picks: Path, truth: Path, settings: ScoreSettings, run: Run, *, 
     return folder
 
 
-def train_stage(subtomograms: Path, settings: ClassifierSettings, run: Run, *, progress: bool = True) -> RunFolder:
+def train_stage(subtomograms: Path, settings: ClassifierSettings, run: Run) -> RunFolder:
     """Train a classifier on a stack whose table names classes."""
     found, files = open_subtomograms(subtomograms)
     with run_folder(run.output, "train", settings, inputs=files, seed=settings.seed, overwrite=run.overwrite) as folder:
         if folder.finished:
             return folder
-        card = train_classifier(found, settings, folder.path, progress=progress)
+        card = train_classifier(found, settings, folder.path, progress=run.bar is not silent)
         folder.record(
             architecture=card.architecture, classes=list(card.classes), validation_accuracy=card.validation_accuracy
         )

@@ -1,7 +1,7 @@
 """Extraction: a box around every particle.
 
-Flow: ``Particles`` + ``Tomogram``s → boxes cut at the nearest voxel (or resampled) → bright, z-scored, float16 → a stack
-that is given, and the ``Particles`` whose boxes lie in it. Together they are ``Subtomograms``.
+Flow: ``Particles`` + ``Tomogram``s → boxes cut at the nearest voxel (or resampled) → bright, z-scored, float16 → a
+stack that is given, and the ``Particles`` whose boxes lie in it. Together they are ``Subtomograms``.
 
 Interpolation colours the noise, so a box is cut at the nearest voxel and what is left of the position is kept in the
 columns ``residual_z``, ``residual_y`` and ``residual_x``; resampling is an option. Not here: files, and rotation.
@@ -9,25 +9,24 @@ columns ``residual_z``, ``residual_y`` and ``residual_x``; resampling is an opti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tomotif.core import InputError, Particles, Settings, Tomogram, UnknownNameError
+from tomotif.core import RESIDUALS, InputError, Particles, Progress, Settings, Tomogram, UnknownNameError
 from tomotif.core.geometry import centre_index
 from tomotif.ops.crop import cut_boxes, inside_fraction, resample_boxes, source_size, standardise, store
 
-Progress = Callable[[int, int], None]
-
 _WORKERS = 2
 _BATCH_BYTES = 2**21
-"""A batch of boxes as float32; two of them fit into a processor's cache, which halves the time."""
+"""A batch of boxes as float32, which fits into a processor's cache."""
+_BATCHES = 64
+"""Batches a worker takes at a time."""
 _SAME = 1e-3
 """Voxel sizes that differ by less than this fraction are one."""
-AXES = ("z", "y", "x")
 
 
 class ExtractSettings(Settings):
@@ -88,11 +87,11 @@ def place_boxes(particles: Particles, tomograms: Sequence[Tomogram], settings: E
         no box lies sufficiently inside.
     """
     used = _tomograms_of(particles, tomograms)
-    output = box_voxel_size(list(used.values()), settings)
+    box_voxel_size(list(used.values()), settings)  # refuses tomograms that differ
     residual, inside = np.zeros((len(particles), 3)), np.zeros(len(particles))
     for name, tomogram in used.items():
         rows = np.flatnonzero(particles.tomogram == name)
-        centre, step = _centres(particles.position[rows], tomogram, settings), output / tomogram.voxel_size
+        centre, step = _centres(particles.position[rows], tomogram, settings), _step(tomogram, settings)
         _check_box(tomogram, settings, step)
         first = centre - centre_index(settings.box_px) * step
         residual[rows] = particles.position[rows] - centre * tomogram.voxel_size
@@ -104,7 +103,7 @@ def place_boxes(particles: Particles, tomograms: Sequence[Tomogram], settings: E
             f"{settings.max_padded_fraction:.0%} of the box would be padding; check the voxel size of the particle "
             "table, or raise --max-padded-fraction"
         )
-    columns = {f"residual_{axis}": residual[kept, i] for i, axis in enumerate(AXES)}
+    columns = {name: residual[kept, i] for i, name in enumerate(RESIDUALS)}
     return particles.take(kept).with_columns(**columns, padded_fraction=1 - inside[kept])
 
 
@@ -156,16 +155,11 @@ def extract(
 
     def cut(job: tuple[Tomogram, NDArray[np.int64]]) -> int:
         tomogram, rows = job
-        boxes = _boxes(placed, rows, tomogram, settings)
-        inside = 1 - placed["padded_fraction"].to_numpy(dtype=np.float64)[rows]
-        mean[rows], deviation[rows] = standardise(boxes, inside)
-        if not np.isfinite(deviation[rows]).all():
-            bad = placed.position[rows[~np.isfinite(deviation[rows])][0]] / tomogram.voxel_size
-            raise InputError(
-                f"expected finite values in {tomogram.name}, got NaN or infinity in the box around voxel "
-                f"{tuple(bad.round().astype(int).tolist())} (zyx); mask or interpolate such voxels first"
-            )
-        store(boxes, stack, rows)
+        for part, boxes in _boxes(placed, rows, tomogram, settings):
+            inside = 1 - placed["padded_fraction"].to_numpy(dtype=np.float64)[part]
+            mean[part], deviation[part] = standardise(boxes, inside)
+            _check_finite(tomogram, placed.position[part], deviation[part])
+            store(boxes, stack, part)
         return len(rows)
 
     done = 0
@@ -208,30 +202,53 @@ def _centres(position: NDArray[np.float64], tomogram: Tomogram, settings: Extrac
     return exact if settings.sub_voxel else np.rint(exact)
 
 
+def _step(tomogram: Tomogram, settings: ExtractSettings) -> float:
+    """Voxels of the tomogram to a voxel of the box; 1 exactly when nothing is to be resampled."""
+    step = (settings.output_voxel_size or tomogram.voxel_size) / tomogram.voxel_size
+    return 1.0 if abs(step - 1) <= _SAME else step
+
+
 def _boxes(
     placed: Particles, rows: NDArray[np.int64], tomogram: Tomogram, settings: ExtractSettings
-) -> NDArray[np.float32]:
-    """Boxes of some particles of one tomogram, bright."""
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Bright boxes of some particles of one tomogram, batch by batch in one memory, with the rows they belong to."""
     size, data = settings.box_px, tomogram.volume.data
-    centre = _centres(placed.position[rows], tomogram, settings)
-    step = (settings.output_voxel_size or tomogram.voxel_size) / tomogram.voxel_size
-    if not settings.sub_voxel and abs(step - 1) <= _SAME:
-        boxes = cut_boxes(data, (centre - centre_index(size)).astype(np.int64), size)
-    else:
-        first = centre - centre_index(size) * step
-        source = source_size(size, step)
-        corner = np.floor(first + (size - 1) * step / 2 - (source - 1) / 2 + 0.5).astype(np.int64)
-        boxes = resample_boxes(cut_boxes(data, corner, source), first - corner, step, size)
-    if tomogram.sign < 0:
-        np.negative(boxes, out=boxes)
-    return boxes
+    step = _step(tomogram, settings)
+    interpolate = settings.sub_voxel or step != 1
+    edge = source_size(size, step) if interpolate else size
+    batch = _batch(edge)
+    memory = np.empty((min(batch, len(rows)), edge, edge, edge), dtype=np.float32)
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        first = _centres(placed.position[part], tomogram, settings) - centre_index(size) * step
+        corner = np.rint(first + ((size - 1) * step - (edge - 1)) / 2).astype(np.int64)
+        boxes = cut_boxes(data, corner, edge, out=memory)
+        if interpolate:
+            boxes = resample_boxes(boxes, first - corner, step, size)
+        if tomogram.sign < 0:
+            np.negative(boxes, out=boxes)
+        yield part, boxes
+
+
+def _batch(edge: int) -> int:
+    return max(1, _BATCH_BYTES // (4 * edge**3))
+
+
+def _check_finite(tomogram: Tomogram, position: NDArray[np.float64], deviation: NDArray[np.float64]) -> None:
+    bad = ~np.isfinite(deviation)
+    if bad.any():
+        voxel = tuple(np.rint(position[bad][0] / tomogram.voxel_size).astype(int).tolist())
+        raise InputError(
+            f"expected finite values in {tomogram.name}, got NaN or infinity in the box around voxel {voxel} (zyx); "
+            "mask or interpolate such voxels first"
+        )
 
 
 def _jobs(
     placed: Particles, used: Mapping[str, Tomogram], settings: ExtractSettings
 ) -> Iterator[tuple[Tomogram, NDArray[np.int64]]]:
-    """Batches of rows of one tomogram that lie near one another: slabs along z, in them rows along y, then x."""
-    size = max(1, _BATCH_BYTES // (4 * settings.box_px**3))
+    """Rows of one tomogram that lie near one another: slabs along z, in them bands along y, in those along x."""
+    size = _BATCHES * _batch(settings.box_px)
     for name, tomogram in used.items():
         rows = np.flatnonzero(placed.tomogram == name)
         block = placed.position[rows] // (settings.box_px * tomogram.voxel_size)

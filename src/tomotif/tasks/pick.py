@@ -15,6 +15,7 @@ chunks. Not here: templates, orientations, membranes (their patches are picked l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from threadpoolctl import threadpool_limits
 
-from tomotif.core import InputError, Particles, Settings, Tomogram
+from tomotif.core import InputError, Particles, Progress, Settings, Tomogram
 from tomotif.io.environment import cpu_count
 from tomotif.ops.filters import (
     ball_response,
@@ -40,7 +41,6 @@ from tomotif.ops.filters import (
 )
 from tomotif.ops.peaks import keep_best, local_maxima, parabolic_offset
 
-Progress = Callable[[int, int], None]
 Window = tuple[range, range, range]
 Result = TypeVar("Result")
 
@@ -207,10 +207,12 @@ class _Search:
 
     @property
     def gold_smoothing(self) -> float:
+        """Standard deviation in (binned) voxels at which density is judged to be gold."""
         return self.scales[0].smoothing
 
     @property
     def background_sigma(self) -> float:
+        """Standard deviation in (binned) voxels of the slow changes of density that are taken off."""
         return self.settings.radius[1] / self.view.voxel
 
     def levels(self, samples: Sequence[Window], report: _Counter) -> _Levels:
@@ -245,9 +247,9 @@ class _Search:
 
     def _density(self, window: Window, levels: _Levels) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Density without its slow changes, and where gold or fill was replaced by background."""
-        shape, around, bead = self.view.shape, reach(self.background_sigma), _BEAD / self.view.voxel
+        shape, around, bead = self.view.shape, reach(self.background_sigma), math.ceil(_BEAD / self.view.voxel)
         wide = widened(window, around, shape)
-        seen = widened(wide, max(4, int(np.ceil(bead))), shape)
+        seen = widened(wide, max(4, bead), shape)
         given = widened(seen, reach(self.gold_smoothing), shape)
         raw = self.view.read(given)
         masked = constant_regions(raw)
@@ -282,7 +284,7 @@ class _Search:
 
     @property
     def _clearance(self) -> int:
-        return int(np.ceil(self.settings.border / self.view.voxel))
+        return math.ceil(self.settings.border / self.view.voxel)
 
 
 def saturation_levels(values: NDArray[np.floating]) -> tuple[float, float]:

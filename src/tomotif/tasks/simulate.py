@@ -26,6 +26,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from scipy.spatial.transform import Rotation
 
 from tomotif.core import (
+    BACKGROUND,
     Contrast,
     InputError,
     Labels,
@@ -48,7 +49,6 @@ from tomotif.ops.packing import Neighbours, free_place, outermost_points, overla
 if TYPE_CHECKING:  # torch takes 1.5 s to import, which whoever reads the settings alone should not wait for
     from torch import Tensor
 
-BACKGROUND = "background"
 SIGNAL_BAND = 1 / 30
 """1/Å; where the signal of a macromolecule at this noise lies."""
 
