@@ -27,7 +27,7 @@ from tomotif.io.star import write_particles, write_tomograms
 from tomotif.report.figures import bin_by_mean, central_slices, nice_length, png, stretch
 from tomotif.report.gallery import mean_box
 from tomotif.report.page import write_report
-from tomotif.report.palette import OKABE_ITO, Palette
+from tomotif.report.palette import COLOURS, Palette
 from tomotif.report.slices import slab_image
 
 NASTY = "<script>alert(1)</script>"
@@ -372,6 +372,23 @@ def test_words_where_numbers_belong_do_not_stop_the_page(demo: Path, tmp_path: P
     assert "expected numbers in" in text
 
 
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        (0.1, "The finest class average is that of 20S proteasome, at 51 Å (poses given)."),
+        (0.2, "all that the voxels allow"),
+    ],
+)
+def test_resolution_that_the_voxels_limit_is_called_so(demo: Path, tmp_path: Path, last: float, told: str) -> None:
+    folder = copy_of(demo, tmp_path, "simulated", "averages")
+    curve = {"frequency": [0.0, 0.0125, 0.025], "fsc": [1.0, 0.9, last]}
+    entry = {"class": "20S proteasome", "particles": 13, "resolution_A": 51.25, "fsc": curve, "poses": "given"}
+    write_json(folder / "averages.json", [entry])
+    text = write_report([folder], tmp_path / "r.html").read_text(encoding="utf-8")
+    assert told in text
+    assert ("allow" in text) == (last > 0.143)
+
+
 def test_a_killed_run_says_so(demo: Path, tmp_path: Path) -> None:
     folder = copy_of(demo, tmp_path, "simulated", "score")
     write_json(folder / "run.json", {"command": "score", "status": "running", "settings": {}})
@@ -485,7 +502,7 @@ def test_png_keeps_the_pixels() -> None:
 @given(st.sets(st.text(min_size=1, max_size=5), min_size=1, max_size=21))
 def test_names_look_different(names: set[str]) -> None:
     styles = Palette.of(names).styles.values()
-    coloured = [(s.colour, s.dash) for s in styles if s.colour in OKABE_ITO]
+    coloured = [(s.colour, s.dash) for s in styles if s.colour in COLOURS]
     assert len(coloured) == len(set(coloured))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from cyclopts import App
+from cyclopts import App, CycloptsError
 from cyclopts.config import Yaml
 
 from tomotif import __version__
@@ -56,6 +57,22 @@ def take_option(tokens: list[str], name: str) -> str | None:
     return value
 
 
+def one_line(error: Exception) -> str:
+    """What went wrong, in one line; all settings that are out of range are named together."""
+    for cause in (error, error.__cause__, error.__context__):
+        problems = getattr(cause, "errors", None)
+        if problems is not None:
+            return "; ".join(map(described, problems()))
+    return " ".join(str(error).split())
+
+
+def described(problem: Mapping[str, Any]) -> str:
+    """One of the settings' problems: the option, what was expected and what came."""
+    message: str = problem["msg"].removeprefix("Value error, ")
+    option = "-".join(map(str, problem["loc"])).replace("_", "-")
+    return f"--{option}: {message}, got {problem['input']}" if option else message
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a problem with the input is one line on standard error and exit code 2."""
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 with torch 2.13; nothing a user can do
@@ -67,12 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if config is not None:
         app.config = Yaml(config, must_exist=True, use_commands_as_keys=True)
     try:
-        app(tokens)
-    except (ValueError, OSError) as error:
+        app(tokens, print_error=False, exit_on_error=False)
+    except (ValueError, OSError, CycloptsError) as error:
         from tomotif.core.errors import TomotifError
 
-        if debug or not isinstance(error, TomotifError):
+        if debug or not isinstance(error, TomotifError | CycloptsError):
             raise
-        message = " ".join(str(error).split())
-        sys.stderr.write(f"tomotif: {message}\n")
+        sys.stderr.write(f"tomotif: {one_line(error)}\n")
         raise SystemExit(2) from None

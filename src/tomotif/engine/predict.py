@@ -61,7 +61,7 @@ def openvino_predictor(folder: Path, batch_size: int) -> Predictor:
     model, card = load_model(folder)
     shape = (batch_size, 1, card.box_px, card.box_px, card.box_px)
     with torch.random.fork_rng():
-        graph = openvino.convert_model(model, example_input=torch.zeros(shape), input=[shape])
+        graph = openvino.convert_model(model, example_input=torch.zeros(1, *shape[1:]), input=[shape])
     compiled = openvino.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"})
 
     def predict(boxes: NDArray[np.float32]) -> NDArray[np.float32]:

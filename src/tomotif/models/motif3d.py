@@ -19,9 +19,9 @@ class SpaceToDepth(nn.Module):
 
     def forward(self, x: Float[Tensor, "n 1 d d d"]) -> Float[Tensor, "n 8 e e e"]:
         """Give the eight half-resolution volumes of a volume."""
-        n, _, d, _, _ = x.shape
-        folded = x.reshape(n, d // 2, 2, d // 2, 2, d // 2, 2)
-        return folded.permute(0, 2, 4, 6, 1, 3, 5).reshape(n, 8, d // 2, d // 2, d // 2)
+        half = x.shape[2] // 2
+        folded = x.reshape(-1, half, 2, half, 2, half, 2)
+        return folded.permute(0, 2, 4, 6, 1, 3, 5).reshape(-1, 8, half, half, half)
 
 
 def convolution(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:

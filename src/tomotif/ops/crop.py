@@ -149,7 +149,9 @@ def standardise(boxes: Floats, inside: NDArray[np.floating]) -> tuple[NDArray[np
         mean = flat.mean(axis=1, keepdims=True)
         flat -= mean
         deviation = np.sqrt(np.einsum("ij,ij->i", flat, flat) / (flat.shape[1] * np.maximum(inside, 1e-9)))
-        flat *= np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation != 0).astype(np.float32)[:, None]
+        flat *= np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation != 0).astype(np.float32)[
+            :, None
+        ]
     return mean[:, 0].astype(np.float64), deviation.astype(np.float64)
 
 

@@ -126,16 +126,18 @@ def difference_of_gaussians(
     return response
 
 
-def ball_response(ratio: float) -> float:
-    """What :func:`difference_of_gaussians` gives at the centre of a solid ball of density 1 at its best scale.
+def ball_response(ratio: float, radius_over_sigma: float = math.sqrt(3)) -> float:
+    """What :func:`difference_of_gaussians` gives at the centre of a solid ball of density 1.
 
     A Gaussian of standard deviation σ has the fraction erf(t/√2) − √(2/π) t exp(−t²/2), t = r/σ, of its mass inside
-    the radius r; a ball answers best at σ = r/√3, here the geometric mean of the two.
+    the radius r. The ball answers best at r/σ = √3; weighted by σ, at r/σ = √2.
 
     Parameters
     ----------
     ratio
         Wide over narrow standard deviation, above 1.
+    radius_over_sigma
+        Radius of the ball over the geometric mean of the two standard deviations.
 
     Examples
     --------
@@ -146,7 +148,7 @@ def ball_response(ratio: float) -> float:
     def inside(t: float) -> float:
         return math.erf(t / math.sqrt(2)) - math.sqrt(2 / math.pi) * t * math.exp(-(t**2) / 2)
 
-    return inside(math.sqrt(3 * ratio)) - inside(math.sqrt(3 / ratio))
+    return inside(radius_over_sigma * math.sqrt(ratio)) - inside(radius_over_sigma / math.sqrt(ratio))
 
 
 def bin_mean(data: NDArray[Any], factor: int) -> Floats:

@@ -18,13 +18,14 @@ from tomotif.report.runs import Run, mapping
 
 @dataclass(frozen=True)
 class Average:
-    """A class average as shown; the chart is SVG or empty."""
+    """A class average as shown; the chart is SVG or empty, ``limited`` when its FSC stays above 0.143 to the end."""
 
     style: Style
     image: str
     alt: str
     particles: int | None
     resolution: float | None
+    limited: bool
     poses: str
     chart: str
 
@@ -49,9 +50,16 @@ def class_average(run: Run, entry: dict[str, Any], classes: Palette) -> Average:
         alt=f"central xy, xz and yz slices of the average of {classes[name].label}",
         particles=None if particles is None else int(particles),
         resolution=as_number(entry.get("resolution_A")),
+        limited=stays_above(mapping(entry.get("fsc"))),
         poses=str(entry.get("poses") or ""),
         chart=fsc_chart(mapping(entry.get("fsc")), f"Fourier shell correlation of {classes[name].label}, {run.name}"),
     )
+
+
+def stays_above(curve: dict[str, Any], threshold: float = 0.143) -> bool:
+    """Whether a Fourier shell correlation never falls below the threshold, so that the voxel limits the resolution."""
+    values = [as_number(value) for value in as_list(curve.get("fsc"))]
+    return bool(values) and all(value is not None and value >= threshold for value in values)
 
 
 def fsc_chart(curve: dict[str, Any], name: str) -> str:
@@ -90,13 +98,7 @@ def average_section(section: Section, classes: Palette, brief: bool) -> None:
     poses = sorted({average.poses for average in averages if average.poses})
     section.lead = f"{counted(len(averages), 'class average')}, weighted by what each particle's tilt range measured."
     section.lead += f" Poses: {'; '.join(poses)}." if poses else ""
-    resolved = [(a.resolution, a.style.word, a.particles) for a in averages if a.resolution is not None]
-    if resolved:
-        best, name, count = min(resolved)
-        members = "" if count is None else f" from {counted(count, 'particle')}"
-        given = f"; poses: {'; '.join(poses)}" if poses else ""
-        section.finding = f"The sharpest class average is that of {name}, {best:.0f} Å{members}{given}."
-        section.tiles.append(("Best average", f"{best:.0f} Å"))
+    describe_averages(section, averages, f" (poses {'; '.join(poses)})" if poses else "")
     section.add(
         "averages",
         "Averages and their resolution",
@@ -104,3 +106,19 @@ def average_section(section: Section, classes: Palette, brief: bool) -> None:
         "Central xy, xz and yz slices; dense matter is bright. Curves: Fourier shell correlation of the averages of "
         "two halves of the particles over the resolution; the dashed line is 0.143, where the resolution is read.",
     )
+
+
+def describe_averages(section: Section, averages: list[Average], poses: str) -> None:
+    """Say how fine the averages are."""
+    resolved = [average for average in averages if average.resolution is not None]
+    if not resolved:
+        return
+    best = min(resolved, key=lambda average: average.resolution or 0.0)
+    section.tiles.append(("Best average", f"{best.resolution:.0f} Å"))
+    limited = sum(average.limited for average in resolved)
+    if limited:
+        which = f"{limited} of" if limited < len(averages) else "All" if limited > 1 else "The"
+        reach = f"{which} {counted(len(averages), 'class average')} reach{'es' if limited == 1 else ''}"
+        section.finding = f"{reach} {best.resolution:.0f} Å, all that the voxels allow{poses}."
+    else:
+        section.finding = f"The finest class average is that of {best.style.word}, at {best.resolution:.0f} Å{poses}."

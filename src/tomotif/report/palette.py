@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-# Okabe & Ito, Color Universal Design (2008), without black; ordered by how well they stand out on grey
-OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
+# after Okabe & Ito, Color Universal Design (2008); without black, and some lightened to stand out on grey pictures
+COLOURS = ("#E69F00", "#56B4E9", "#00A878", "#CC79A7", "#F0E442", "#E0600F", "#3D7FF0")
 NEUTRAL = "#9AA3AD"
 DASHES = ("", "5 3", "1.5 3")
 CLUSTER = re.compile(r"cluster_\d+")  # clusters have no names of their own
@@ -76,8 +76,8 @@ class Palette:
         looks = dict.fromkeys(every, (NEUTRAL, ""))
         for family in (classes, clusters):
             for number, name in enumerate(family):
-                turn, colour = divmod(number, len(OKABE_ITO))
-                looks[name] = (OKABE_ITO[colour], DASHES[turn % len(DASHES)])
+                turn, colour = divmod(number, len(COLOURS))
+                looks[name] = (COLOURS[colour], DASHES[turn % len(DASHES)])
         words = titles or {}
         return cls({name: Style(name, i, *looks[name], words.get(name, "")) for i, name in enumerate(every)})
 

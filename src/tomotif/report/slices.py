@@ -48,10 +48,11 @@ class Slice:
 
 @dataclass(frozen=True)
 class Legend:
-    """One entry: a name with its colour and how many particles bear it."""
+    """One entry: a name with its colour and how many particles bear it; ``quiet`` ones are hidden at first."""
 
     style: Style
     count: int
+    quiet: bool
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Colouring:
     label
         What the number is.
     quiet
-        Names drawn thin and grey.
+        Names drawn thin, and hidden until somebody asks for them.
     """
 
     names: NDArray[np.object_] | None
@@ -212,7 +213,11 @@ def slice_view(
     legend = []
     if colouring.names is not None:
         counts = {name: int((colouring.names == name).sum()) for name in colouring.palette.styles}
-        legend = [Legend(style, counts[name]) for name, style in colouring.palette.styles.items() if counts[name]]
+        legend = [
+            Legend(style, counts[name], name in colouring.quiet)
+            for name, style in colouring.palette.styles.items()
+            if counts[name]
+        ]
     return SliceView(
         tomogram=tomogram.name,
         slices=[draw_slice(tomogram, z, rings_at(particles, colouring, tomogram.voxel_size, z)) for z in heights],

@@ -46,10 +46,16 @@ Result = TypeVar("Result")
 
 _WORKERS = 2
 """Chunks in work at a time; memory is proportional to it, the matrix products use further processors."""
-_SMOOTHING = 0.25
-"""Smoothing before saturation as a fraction of the ball's radius: fine enough to see the gaps between neighbours."""
-_LEAST_SMOOTHING = 0.3
-"""The same, as a fraction of the smallest radius."""
+_BALL = math.sqrt(2)
+"""A ball of radius r has its best score at σ = r / √2: r / √3 for the response alone, but the score weighs it by r."""
+_SMOOTHING = 0.3
+"""Smoothing before saturation as a fraction of the ball's radius: fine enough to see the gaps between neighbours …"""
+_LEAST_SMOOTHING = 0.37
+"""… and at least this fraction of the smallest radius."""
+_BACKGROUND = 1.25
+"""Standard deviation of the slow changes of density that are taken off, as a fraction of the largest radius."""
+_LARGEST_BIN = 0.7
+"""Edge of a bin as a fraction of the smallest radius."""
 _SATURATION = 0.5
 """Density counts in full from this share of its 99.9 % quantile on (above the median), wherever that lies …"""
 _FLOOR = 0.1
@@ -65,14 +71,14 @@ class PickSettings(Settings):
 
     method: Literal["multiscale", "dog"] = "multiscale"
     """'multiscale' finds balls of several radii; 'dog' is the published difference of Gaussians of one width."""
-    radius: tuple[float, float] = (50.0, 130.0)
-    """Smallest and largest radius in Å of the particles sought (multiscale); 50 to 130 is 400 kDa to 3 MDa."""
+    radius: tuple[float, float] = (40.0, 105.0)
+    """Smallest and largest radius in Å of the particles sought (multiscale); the default suits 400 kDa to 3 MDa."""
     scales: int = Field(default=6, ge=2, le=16)
     """Number of radii tried between the smallest and the largest (multiscale)."""
-    threshold: float = Field(default=0.55, gt=0)
+    threshold: float = Field(default=0.6, gt=0)
     """Least score of a pick (multiscale): how full of dense matter a ball is, 1 for a solid ball in empty
-    surroundings, times its radius over the smallest one. 0.45 finds more, 0.7 has fewer false picks."""
-    exclusion: float = Field(default=0.8, ge=0, le=2)
+    surroundings, times its radius over the smallest one. 0.5 finds more, 0.8 has fewer false picks."""
+    exclusion: float = Field(default=1.0, ge=0, le=2)
     """Two picks are never closer than this times the larger one's radius (multiscale)."""
     border: float = Field(default=50.0, ge=0)
     """No pick lies closer than this, in Å, to the border of the tomogram or to a region of constant value."""
@@ -161,7 +167,7 @@ class _Levels(NamedTuple):
 
 
 def scales_of(settings: PickSettings, voxel: float) -> list[_Scale]:
-    """The radii, in geometric steps; a blob of radius r answers best at σ = r / √3.
+    """The radii, in geometric steps.
 
     Parameters
     ----------
@@ -173,13 +179,13 @@ def scales_of(settings: PickSettings, voxel: float) -> list[_Scale]:
     smallest, largest = settings.radius
     radii = np.geomspace(smallest, largest, settings.scales)
     ratio = float(radii[1] / radii[0])
-    sigmas = radii / np.sqrt(3) / voxel
+    sigmas = radii / _BALL / voxel
     return [
         _Scale(
             float(r),
             max(_SMOOTHING * float(r), _LEAST_SMOOTHING * smallest) / voxel,
             (float(s) / ratio**0.5, float(s) * ratio**0.5),
-            ball_response(ratio),
+            ball_response(ratio, _BALL),
         )
         for r, s in zip(radii, sigmas, strict=True)
     ]
@@ -213,7 +219,7 @@ class _Search:
     @property
     def background_sigma(self) -> float:
         """Standard deviation in (binned) voxels of the slow changes of density that are taken off."""
-        return self.settings.radius[1] / self.view.voxel
+        return _BACKGROUND * self.settings.radius[1] / self.view.voxel
 
     def levels(self, samples: Sequence[Window], report: _Counter) -> _Levels:
         """What background, gold, and clearly dense matter are, from sampled windows."""
@@ -347,13 +353,13 @@ class _View:
 
     @classmethod
     def of(cls, tomogram: Tomogram, *, smallest_radius: float | None = None) -> _View:
-        """Bins as large as the smallest radius allows, at most 1/1.8 of it; without one, the voxels as they are."""
+        """Bins as large as the smallest radius allows; without one, the voxels as they are."""
         voxel = tomogram.voxel_size
         if smallest_radius is None:
             return cls(tomogram, 1)
-        if smallest_radius < 1.5 * voxel:
+        if smallest_radius < 1.2 * voxel:
             raise InputError(
-                f"expected particles of at least 1.5 voxels radius, got a smallest radius of {smallest_radius:g} Å and "
+                f"expected particles of at least 1.2 voxels radius, got a smallest radius of {smallest_radius:g} Å and "
                 f"voxels of {voxel:g} Å in {tomogram.name}; give a larger --radius"
             )
         if min(tomogram.volume.extent) < 2 * smallest_radius:
@@ -361,7 +367,7 @@ class _View:
                 f"expected a tomogram larger than a particle of {2 * smallest_radius:g} Å, got {tomogram.name} of "
                 f"{' × '.join(f'{edge:g}' for edge in tomogram.volume.extent)} Å"
             )
-        return cls(tomogram, max(1, int(smallest_radius / (1.8 * voxel))))
+        return cls(tomogram, max(1, int(_LARGEST_BIN * smallest_radius / voxel)))
 
     @property
     def voxel(self) -> float:
