@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tests.conftest import shell_stack
 
+from tests.conftest import shell_stack
 from tomotif.core import InputError, Subtomograms, UnknownNameError
 from tomotif.engine.checkpoint import SafeCheckpointIO
 from tomotif.engine.model_folder import ModelCard, load_model, save_model

@@ -76,21 +76,19 @@ class PickSettings(Settings):
     scales: int = Field(default=6, ge=2, le=16)
     """Number of radii tried between the smallest and the largest (multiscale)."""
     threshold: float = Field(default=0.6, gt=0)
-    """Least score of a pick (multiscale): how full of dense matter a ball is, 1 for a solid ball in empty
-    surroundings, times its radius over the smallest one. 0.5 finds more, 0.8 has fewer false picks."""
+    """Least score: fullness of the ball (1: solid, in empty surroundings) × radius / smallest radius (multiscale)."""
     exclusion: float = Field(default=1.0, ge=0, le=2)
     """Two picks are never closer than this times the larger one's radius (multiscale)."""
     border: float = Field(default=50.0, ge=0)
     """No pick lies closer than this, in Å, to the border of the tomogram or to a region of constant value."""
     gold_contrast: float | None = Field(default=5.0, gt=1)
-    """Matter this many times denser than the dense matter of the tomogram is gold: masked, and not picked.
-    none: no search for gold (multiscale)."""
+    """Matter this many times denser than the tomogram's dense matter is gold, and left out; none: do not look for it."""
     dog_sigma: float = Field(default=70.0, gt=0)
     """Standard deviation of the narrow Gaussian in Å, at least 2 voxels; the wide one is 1.1 times as wide (dog)."""
     dog_threshold: float = Field(default=3.0, ge=0, le=20)
     """A peak reaches mean + this × (maximum - mean) / 20 of the response (dog)."""
     chunk_px: int = Field(default=128, ge=16, le=160)
-    """Edge in voxels (after binning) of the chunks that are worked on; more is faster and takes more memory."""
+    """Edge of the chunks worked on in voxels (after binning); the result does not depend on it, the memory does."""
 
     @model_validator(mode="after")
     def _ordered(self) -> PickSettings:
