@@ -89,7 +89,7 @@ def test_a_resumed_training_ends_like_an_unbroken_one(shells: Subtomograms, tmp_
     assert resumed.validation_accuracy == pytest.approx(whole.validation_accuracy, abs=0.051)
     weights = [load_model(tmp_path / name / "model")[0].state_dict() for name in ("whole", "killed")]
     for name, tensor in weights[0].items():
-        torch.testing.assert_close(weights[1][name], tensor, rtol=0, atol=5e-4)
+        torch.testing.assert_close(weights[1][name], tensor, rtol=0, atol=1e-6)
 
 
 def test_prediction_killed_half_way_gives_the_same_bytes(trained: tuple[Path, ModelCard], tmp_path: Path) -> None:

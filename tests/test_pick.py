@@ -217,3 +217,8 @@ def test_bad_input_is_refused() -> None:
         pick(with_data(tomogram, tomogram.volume.data[:3]))
     with pytest.raises(ValueError, match="smallest < largest"):
         PickSettings(radius=(100.0, 50.0))
+
+
+def test_radii_too_far_apart_for_the_memory_are_refused() -> None:
+    with pytest.raises(InputError, match=r"largest --radius of at most about 0.*apart"):
+        pick(balls()[0], PickSettings(radius=(25.0, 400.0)))

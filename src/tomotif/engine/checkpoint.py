@@ -28,6 +28,7 @@ def to_tree(value: Any, tensors: dict[str, Tensor]) -> Any:
 
     Examples
     --------
+    >>> import torch
     >>> tensors = {}
     >>> tree = to_tree({3: (1.5, torch.ones(2))}, tensors)
     >>> from_tree(json.loads(json.dumps(tree)), tensors)

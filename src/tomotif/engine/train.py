@@ -58,9 +58,9 @@ class Objective(lightning.LightningModule):
         super().__init__()
         self.model, self.settings = model, settings
 
-    def on_train_epoch_start(self) -> None:
-        """Seed dropout by the epoch, so that a resumed run draws what the killed one would have."""
-        torch.manual_seed(hash((self.settings.seed, self.current_epoch)) % 2**63)
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed dropout by the step, so that a resumed run draws what the killed one would have."""
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW (Loshchilov and Hutter 2019, ICLR) with a warm-up of 10 % and a cosine to zero, step by step."""

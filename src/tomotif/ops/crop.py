@@ -65,9 +65,9 @@ def inside_fraction(first: NDArray[np.floating], step: float, size: int, shape: 
     >>> inside_fraction(np.array([[-2.0, 0, 0]]), 1.0, 4, (8, 8, 8)).tolist()
     [0.5]
     """
-    samples = first[:, :, None] + step * np.arange(size)
-    limit = np.asarray(shape, dtype=np.float64)[:, None] - 0.5
-    return np.prod(np.mean((samples >= -0.5) & (samples < limit), axis=2), axis=1)
+    below = np.clip(np.ceil((-0.5 - first) / step), 0, size)
+    not_above = np.clip(np.ceil((np.asarray(shape) - 0.5 - first) / step), 0, size)
+    return np.prod((not_above - below) / size, axis=1)
 
 
 def lanczos_matrices(places: NDArray[np.floating], size: int) -> Floats:
@@ -129,7 +129,9 @@ def resample_boxes(boxes: Floats, first: NDArray[np.floating], step: float, size
     return np.matmul(along_z, flat).reshape(len(boxes), size, size, size)
 
 
-def standardise(boxes: Floats, inside: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def standardise(
+    boxes: Floats, inside: NDArray[np.floating], *, sign: float = 1.0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Take mean and standard deviation off every box, in place; padding that holds the mean does not count.
 
     Parameters
@@ -138,21 +140,22 @@ def standardise(boxes: Floats, inside: NDArray[np.floating]) -> tuple[NDArray[np
         Shape (n, D, D, D); changed. A constant box becomes zero.
     inside
         Fraction of each box that is no padding, shape (n,).
+    sign
+        -1 turns dark boxes bright on the way.
 
     Returns
     -------
     tuple of NDArray, each of shape (n,)
-        Mean, and standard deviation of what is no padding.
+        Mean (of the bright box), and standard deviation of what is no padding.
     """
     flat = boxes.reshape(len(boxes), -1)
     with np.errstate(invalid="ignore", over="ignore"):  # the caller sees NaN and infinity in the deviation
         mean = flat.mean(axis=1, keepdims=True)
         flat -= mean
         deviation = np.sqrt(np.einsum("ij,ij->i", flat, flat) / (flat.shape[1] * np.maximum(inside, 1e-9)))
-        flat *= np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation != 0).astype(np.float32)[
-            :, None
-        ]
-    return mean[:, 0].astype(np.float64), deviation.astype(np.float64)
+        factor = np.divide(sign, deviation, out=np.zeros_like(deviation), where=deviation != 0)
+        flat *= factor.astype(np.float32)[:, None]
+    return sign * mean[:, 0].astype(np.float64), deviation.astype(np.float64)
 
 
 def store(boxes: Floats, stack: NDArray[np.floating], rows: NDArray[np.int64]) -> None:

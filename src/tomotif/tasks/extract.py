@@ -25,6 +25,8 @@ _BATCH_BYTES = 2**21
 """A batch of boxes as float32, which fits into a processor's cache."""
 _BATCHES = 64
 """Batches a worker takes at a time."""
+_STRETCH_BYTES = 2**30
+"""Length of the stretches of the stack that are written one after the other."""
 _SAME = 1e-3
 """Voxel sizes that differ by less than this fraction are one."""
 
@@ -157,7 +159,7 @@ def extract(
         tomogram, rows = job
         for part, boxes in _boxes(placed, rows, tomogram, settings):
             inside = 1 - placed["padded_fraction"].to_numpy(dtype=np.float64)[part]
-            mean[part], deviation[part] = standardise(boxes, inside)
+            mean[part], deviation[part] = standardise(boxes, inside, sign=tomogram.sign)
             _check_finite(tomogram, placed.position[part], deviation[part])
             store(boxes, stack, part)
         return len(rows)
@@ -211,7 +213,7 @@ def _step(tomogram: Tomogram, settings: ExtractSettings) -> float:
 def _boxes(
     placed: Particles, rows: NDArray[np.int64], tomogram: Tomogram, settings: ExtractSettings
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Bright boxes of some particles of one tomogram, batch by batch in one memory, with the rows they belong to."""
+    """Boxes of some particles of one tomogram, batch by batch in one memory, with the rows they belong to."""
     size, data = settings.box_px, tomogram.volume.data
     step = _step(tomogram, settings)
     interpolate = settings.sub_voxel or step != 1
@@ -225,8 +227,6 @@ def _boxes(
         boxes = cut_boxes(data, corner, edge, out=memory)
         if interpolate:
             boxes = resample_boxes(boxes, first - corner, step, size)
-        if tomogram.sign < 0:
-            np.negative(boxes, out=boxes)
         yield part, boxes
 
 
@@ -247,11 +247,19 @@ def _check_finite(tomogram: Tomogram, position: NDArray[np.float64], deviation: 
 def _jobs(
     placed: Particles, used: Mapping[str, Tomogram], settings: ExtractSettings
 ) -> Iterator[tuple[Tomogram, NDArray[np.int64]]]:
-    """Rows of one tomogram that lie near one another: slabs along z, in them bands along y, in those along x."""
+    """Rows of one tomogram that lie near one another: slabs along z, in them bands along y, in those along x.
+
+    They are sorted within stretches of the stack, since a disk takes what is written near by faster than what is
+    scattered over many gigabytes.
+    """
+    stretch = max(1, _STRETCH_BYTES // (2 * settings.box_px**3))
     size = _BATCHES * _batch(settings.box_px)
-    for name, tomogram in used.items():
-        rows = np.flatnonzero(placed.tomogram == name)
-        block = placed.position[rows] // (settings.box_px * tomogram.voxel_size)
-        order = rows[np.lexsort((placed.position[rows, 2], block[:, 1], block[:, 0]))]
-        for start in range(0, len(order), size):
-            yield tomogram, order[start : start + size]
+    for begin in range(0, len(placed), stretch):
+        names = placed.tomogram[begin : begin + stretch]
+        for name in dict.fromkeys(names):
+            rows = begin + np.flatnonzero(names == name)
+            position = placed.position[rows]
+            block = position // (settings.box_px * used[name].voxel_size)
+            order = rows[np.lexsort((position[:, 2], block[:, 1], block[:, 0]))]
+            for start in range(0, len(order), size):
+                yield used[name], order[start : start + size]

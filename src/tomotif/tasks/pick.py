@@ -62,6 +62,8 @@ _FLOOR = 0.1
 """… and nothing below this share of that."""
 _SAMPLES, _SAMPLE_EDGE = 24, 64
 """Windows, and their edge in (binned) voxels, from which levels are taken."""
+_LARGEST_CHUNK = 270
+"""Edge in (binned) voxels of a chunk with its overlap, which decides the memory: about 0.4 GB for each worker."""
 _BEAD = 30.0
 """Å around the dense core of a gold bead that are masked with it."""
 
@@ -82,7 +84,7 @@ class PickSettings(Settings):
     border: float = Field(default=50.0, ge=0)
     """No pick lies closer than this, in Å, to the border of the tomogram or to a region of constant value."""
     gold_contrast: float | None = Field(default=5.0, gt=1)
-    """Matter this many times denser than the tomogram's dense matter is gold, and left out; none: do not look for it."""
+    """Matter this many times denser than the tomogram's dense matter is gold, and left out; none: not looked for."""
     dog_sigma: float = Field(default=70.0, gt=0)
     """Standard deviation of the narrow Gaussian in Å, at least 2 voxels; the wide one is 1.1 times as wide (dog)."""
     dog_threshold: float = Field(default=3.0, ge=0, le=20)
@@ -193,7 +195,7 @@ def multiscale_blobs(tomogram: Tomogram, settings: PickSettings, progress: Progr
     """Maxima of the scale-normalised difference of Gaussians of the saturated density, at every scale by itself."""
     view = _View.of(tomogram, smallest_radius=settings.radius[0])
     search = _Search(view, scales_of(settings, view.voxel), settings)
-    samples, cores = sample_windows(view.shape), tiles(view.shape, settings.chunk_px)
+    samples, cores = sample_windows(view.shape), chunks(view, settings, search.overlap)
     report = _Counter(progress, 2 * len(samples) + len(cores))
     levels = search.levels(samples, report)
     found = list(in_threads(lambda core: search.peaks(core, levels), cores, report))
@@ -251,15 +253,15 @@ class _Search:
 
     def _density(self, window: Window, levels: _Levels) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Density without its slow changes, and where gold or fill was replaced by background."""
-        shape, around, bead = self.view.shape, reach(self.background_sigma), math.ceil(_BEAD / self.view.voxel)
-        wide = widened(window, around, shape)
-        seen = widened(wide, max(4, bead), shape)
+        shape = self.view.shape
+        wide = widened(window, reach(self.background_sigma), shape)
+        seen = widened(wide, max(4, self._bead), shape)
         given = widened(seen, reach(self.gold_smoothing), shape)
         raw = self.view.read(given)
         masked = constant_regions(raw)
         if np.isfinite(levels.gold):
             beads = smooth(raw, given, seen, self.gold_smoothing) > levels.gold
-            masked[inner(seen, given)] |= grow(beads, bead)
+            masked[inner(seen, given)] |= grow(beads, self._bead)
         raw[masked] = levels.background
         density = raw[inner(window, given)] - smooth(raw, given, window, self.background_sigma)
         return density, masked[inner(window, given)]
@@ -269,8 +271,7 @@ class _Search:
         shape = self.view.shape
         wanted = widened(core, 1, shape)
         filled = [widened(wanted, reach(scale.sigmas[1]), shape) for scale in self.scales]
-        widest = max(reach(scale.sigmas[1]) + reach(scale.smoothing) for scale in self.scales)
-        given = widened(wanted, max(widest, self._clearance), shape)
+        given = widened(wanted, self._margin, shape)
         density, masked = self._density(given, levels)
         near = widened(wanted, self._clearance, shape)
         blocked = grow(masked[inner(near, given)], self._clearance)[inner(wanted, near)]
@@ -287,8 +288,22 @@ class _Search:
         return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
     @property
+    def overlap(self) -> int:
+        """Voxels beyond a chunk that :meth:`peaks` reads."""
+        return 1 + self._margin + reach(self.background_sigma) + max(4, self._bead) + reach(self.gold_smoothing)
+
+    @property
+    def _margin(self) -> int:
+        """Voxels beyond the scores of a chunk whose density they depend on."""
+        return max(self._clearance, *(reach(s.sigmas[1]) + reach(s.smoothing) for s in self.scales))
+
+    @property
     def _clearance(self) -> int:
         return math.ceil(self.settings.border / self.view.voxel)
+
+    @property
+    def _bead(self) -> int:
+        return math.ceil(_BEAD / self.view.voxel)
 
 
 def saturation_levels(values: NDArray[np.floating]) -> tuple[float, float]:
@@ -314,7 +329,7 @@ def published_dog(tomogram: Tomogram, settings: PickSettings, progress: Progress
     """Maxima of one difference of Gaussians above mean + t (max - mean) / 20, on the tomogram's own voxels."""
     view = _View.of(tomogram)
     sigma = max(settings.dog_sigma / view.voxel, 2.0)
-    cores = tiles(view.shape, settings.chunk_px)
+    cores = chunks(view, settings, 1 + reach(1.1 * sigma, 4.0))
     found = list(in_threads(lambda core: _dog_peaks(view, core, sigma), cores, _Counter(progress, len(cores))))
     mean = sum(total for _, _, total, _ in found) / float(np.prod(view.shape))
     highest = max(high for _, _, _, high in found)
@@ -419,6 +434,25 @@ def tiles(shape: Sequence[int], edge: int) -> list[Window]:
     return list(product(z, y, x))
 
 
+def chunks(view: _View, settings: PickSettings, overlap: int) -> list[Window]:
+    """Chunks that cover a tomogram, small enough for the memory with their overlap.
+
+    Raises
+    ------
+    InputError
+        When the overlap alone is too large for it.
+    """
+    edge = min(settings.chunk_px, _LARGEST_CHUNK - 2 * overlap)
+    if edge < 16:
+        what = "--dog-sigma" if settings.method == "dog" else "the largest --radius"
+        raise InputError(
+            f"expected {what} of at most about {round((_LARGEST_CHUNK - 16) / 2 / overlap, 1):g} times what was given, "
+            f"since it reaches over {overlap} voxels of {view.voxel:g} Å in {view.tomogram.name}; bin the tomogram, or "
+            "look for small and large particles apart"
+        )
+    return tiles(view.shape, edge)
+
+
 def sample_windows(shape: Sequence[int]) -> list[Window]:
     """Windows spread evenly over a volume; they cover it when it is small."""
     every = tiles(shape, _SAMPLE_EDGE)
@@ -441,7 +475,7 @@ class _Counter:
 
 
 def in_threads(compute: Callable[[Window], Result], windows: Iterable[Window], report: _Counter) -> Iterator[Result]:
-    """Compute windows on several threads, in order, at most two ahead of who takes the results."""
+    """Compute windows on several threads and give the results in order."""
     with (
         threadpool_limits(max(1, cpu_count() // _WORKERS)),
         ThreadPoolExecutor(min(_WORKERS, cpu_count())) as threads,
