@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tomotif.core import InputError, UnknownNameError
+from tomotif.engine.predict import openvino_graph
 from tomotif.models import architecture, architecture_names, build_model
 
 LITERAL = {"dsrf3d": 33_237_559}  # at 40 voxels and 23 classes
@@ -42,8 +43,7 @@ def test_openvino_gives_what_torch_gives(name: str) -> None:
     box = 2 * architecture(name).box_multiple
     model = build_model(name, box, 4).eval()
     x = torch.randn(2, 1, box, box, box)
-    graph = openvino.convert_model(model, example_input=x, input=[tuple(x.shape)])
-    compiled = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino.compile_model(openvino_graph(model, tuple(x.shape)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     np.testing.assert_allclose(compiled([x.numpy()])[0], model(x).detach().numpy(), atol=1e-4)
 
 
