@@ -1,7 +1,7 @@
 """Extraction: boxes of 32³ per second from a warm tomogram of 300×1,000×1,000 voxels, and memory against their number.
 
 Boxes are cut at random places, z-scored and written as float16 into an allocated stack on disk, as ``tomotif extract``
-does. Each measurement runs in a process of its own; its peak memory is RssAnon + RssShmem of that process's tree.
+does: 66 kB a box, so that 5,000 a second are 330 MB a second, and many of them are as fast as the disk. Each measurement runs in a process of its own; its peak memory is RssAnon + RssShmem of that process's tree.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def warm_up(particles: Particles, settings: ExtractSettings, path: Path) -> None
 
 def main(quick: bool) -> dict[str, Any]:
     """Measure 8- and 32-bit tomograms, and 8-bit again with more particles."""
-    count, more = (20_000, 40_000) if quick else (60_000, 180_000)
+    count, more = (20_000, 40_000) if quick else (60_000, 120_000)
     spawn = multiprocessing.get_context("spawn")
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +79,7 @@ def main(quick: bool) -> dict[str, Any]:
             path.unlink()
     first, larger = found["int8", count], found["int8", more]
     return {
-        "boxes_per_s": round(min(m["boxes_per_s"] for m in found.values())),
+        "boxes_per_s": round(min(found[dtype, count]["boxes_per_s"] for dtype in DTYPES)),
         **{f"boxes_per_s_{dtype}": round(found[dtype, count]["boxes_per_s"]) for dtype in DTYPES},
         "boxes": first["boxes"],
         "peak_mb": round(max(m["peak_mb"] for m in found.values()), 1),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from tomotif.cli.app import main
-from tomotif.core import InputError, MissingWedge, Particles, Subtomograms, UnknownNameError
+from tomotif.core import InputError, MissingWedge, Particles, Subtomograms
 from tomotif.core.geometry import radius_grid, random_rotations
 from tomotif.io.mrc import open_tomogram, open_volume, write_volume
 from tomotif.io.run_folder import run_folder
@@ -257,7 +257,7 @@ def test_clusters_are_named_after_their_number_and_outliers_left_out() -> None:
     )
     assert [a.name for a in found.averages] == ["cluster_3"]
     assert found.skipped[0].name == "cluster_-1"
-    with pytest.raises(UnknownNameError, match="cluster"):
+    with pytest.raises(InputError, match="a table without one"):
         average(given, by="cluster")
 
 

@@ -20,7 +20,7 @@ from tomotif.engine.model_folder import ModelCard, save_model
 from tomotif.io.files import read_json
 from tomotif.io.mrc import open_tomogram, write_volume
 from tomotif.io.stack import create_stack, write_subtomogram_table
-from tomotif.io.star import write_particles, write_tomograms
+from tomotif.io.star import read_particles, write_particles, write_tomograms
 from tomotif.models import build_model
 
 SHAPE = (40, 44, 48)
@@ -288,3 +288,34 @@ def test_a_run_twice_is_done_once(
     run("classify", extraction, model, "-o", out, "--overwrite")
     assert clock() > first
     assert not (out / "shards").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "word"), [(None, "does not exist"), ("simulat:\n  seed: 1\n", "'simulat'"), ("pick: [", "YAML")]
+)
+def test_config_that_cannot_be_used(
+    tomogram: Path, tmp_path: Path, content: str | None, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "tomotif.yaml"
+    if content is not None:
+        config.write_text(content)
+    assert word in refused(capsys, tmp_path / "out", "--config", config, "pick", tomogram)
+
+
+def test_a_stack_without_tomograms_is_classified(extraction: Path, model: Path, tmp_path: Path) -> None:
+    opened = open_tomogram(tmp_path / "050.mrc")
+    columns = {"stack_index": np.arange(12)}
+    write_subtomogram_table(
+        extraction / "particles.star",
+        Particles.create("050", np.full((12, 3), 200.0), columns=columns),
+        missing_wedge=MissingWedge(),
+        voxel_size=10.0,
+        tomograms=[opened],
+        style="relion3.1",
+    )
+    (extraction / "tomograms.star").unlink()
+    run("classify", extraction, model, "-o", tmp_path / "classes")
+    named = read_particles(tmp_path / "classes" / "particles.star")
+    np.testing.assert_allclose(named.position, 200.0)
+    assert set(named["class"]) <= {"ball", "shell"}
+    assert named.features is not None and named.features.shape == (12, 2)

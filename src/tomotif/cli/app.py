@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Yaml
 
 from tomotif import __version__
@@ -38,6 +39,7 @@ def build_app() -> App:
         "--config FILE.yaml reads options from the section of the command's name; --debug shows tracebacks.",
         version=__version__,
         result_action="return_value",
+        default_parameter=Parameter(consume_multiple=True, negative_iterable=""),  # --counts 4 3, and no --empty-counts
         help_format="plaintext",  # markdown would take a third of the time that help takes
     )
     for name, line in COMMANDS.items():
@@ -51,10 +53,35 @@ def take_option(tokens: list[str], name: str) -> str | None:
         return None
     at = tokens.index(name)
     if at + 1 == len(tokens):
-        raise SystemExit(f"tomotif: expected a value after {name}")
+        raise usage_error(f"expected a value after {name}, got nothing")
     value = tokens[at + 1]
     del tokens[at : at + 2]
     return value
+
+
+def usage_error(message: str) -> SystemExit:
+    """Say on standard error what is wrong; gives the exception that ends the command with 2."""
+    sys.stderr.write(f"tomotif: {message}\n")
+    return SystemExit(2)
+
+
+def check_config(path: Path) -> None:
+    """See that a YAML file is there and has sections of commands only."""
+    import yaml
+
+    if not path.is_file():
+        raise usage_error(f"expected a YAML file after --config, but {path} does not exist; check the path")
+    try:
+        sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise usage_error(f"expected YAML in {path}, got {' '.join(str(error).split())}") from None
+    unknown = (
+        [str(name) for name in sections if name not in COMMANDS] if isinstance(sections, dict) else [str(sections)]
+    )
+    if unknown:
+        raise usage_error(
+            f"expected sections named like commands in {path}, got {unknown[0]!r}; known: {', '.join(COMMANDS)}"
+        )
 
 
 def one_line(error: Exception) -> str:
@@ -82,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     app = build_app()
     config = take_option(tokens, "--config")
     if config is not None:
+        check_config(Path(config))
         app.config = Yaml(config, must_exist=True, use_commands_as_keys=True)
     try:
         app(tokens, print_error=False, exit_on_error=False)

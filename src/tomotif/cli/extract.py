@@ -16,7 +16,7 @@ from tomotif.tasks.extract import ExtractSettings
 def extract(
     particles: Path,
     *,
-    tomograms: Annotated[list[Path] | None, Parameter(negative="", consume_multiple=True)] = None,
+    tomograms: list[Path] | None = None,
     output: Annotated[Path, Parameter(alias="-o")] = Path("subtomograms"),
     settings: Annotated[ExtractSettings, Parameter(name="*")] = ExtractSettings(),
     tomogram: Annotated[TomogramOptions, Parameter(name="tomogram")] = TomogramOptions(),

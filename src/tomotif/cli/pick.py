@@ -14,7 +14,7 @@ from tomotif.tasks.pick import PickSettings
 
 
 def pick(
-    tomograms: Annotated[list[Path], Parameter(negative="")],
+    tomograms: list[Path],
     *,
     output: Annotated[Path, Parameter(alias="-o")] = Path("picks"),
     options: Annotated[TomogramOptions, Parameter(name="*")] = TomogramOptions(),

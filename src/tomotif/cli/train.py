@@ -10,9 +10,8 @@ from cyclopts import App, Parameter
 from tomotif.cli.console import console, progress_bar
 from tomotif.core import InputError
 from tomotif.io.structure import load_structure
-from tomotif.pipelines.stages import Run, train_stage, training_set_stage
+from tomotif.pipelines.stages import Run, TrainingSetSettings, train_stage, training_set_stage
 from tomotif.tasks.classify import ClassifierSettings
-from tomotif.tasks.simulate import SubtomogramSettings
 
 app = App(name="train", help="Train a network.")
 
@@ -21,12 +20,10 @@ app = App(name="train", help="Train a network.")
 def classifier(
     subtomograms: Path | None = None,
     *,
-    structures: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    structures: list[str] | None = None,
     output: Annotated[Path, Parameter(alias="-o")] = Path("classifier"),
     settings: Annotated[ClassifierSettings, Parameter(name="*")] = ClassifierSettings(),
-    simulation: Annotated[SubtomogramSettings, Parameter(name="simulation")] = SubtomogramSettings(
-        count=1000, background=1000, neighbours=2, snr_reference="1bxn"
-    ),
+    simulation: Annotated[TrainingSetSettings, Parameter(name="simulation")] = TrainingSetSettings(),
     overwrite: bool = False,
 ) -> None:
     """Train a classifier, from your own subtomograms or from simulated ones.

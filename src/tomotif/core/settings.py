@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+
+def none_from_text(value: object) -> object:
+    """Let the command line, where everything is text, say that there is none."""
+    return None if isinstance(value, str) and value.lower() == "none" else value
+
+
+FloatOrNone = Annotated[float | None, BeforeValidator(none_from_text)]
+"""A number, or none: ``None`` in Python, ``null`` in YAML, ``none`` on the command line."""
 
 
 class Settings(BaseModel):

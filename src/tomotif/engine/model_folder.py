@@ -36,7 +36,7 @@ class ModelCard(Settings):
     """What the boxes must be."""
     validation_accuracy: float | None = None
     """Fraction of validation particles named correctly."""
-    training: dict[str, float | int | str | None] = Field(default_factory=dict)
+    training: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     """Settings of the training run."""
     weights_blake2: str = ""
     """Hash of the weight file."""

@@ -597,7 +597,10 @@ def _read_features(path: Path, facts: dict[str, Any], count: int) -> tuple[NDArr
     except ValueError as error:
         raise InputError(f"expected features as a .npy array, but {beside} is not one ({error})") from error
     if len(features) != count:
-        raise InputError(f"expected {count} feature vectors in {beside} for {path}, got {len(features)}")
+        raise InputError(
+            f"expected {count} feature vectors in {beside} for {path}, got {len(features)}; if rows were taken out "
+            "of the table, delete the line _tomotifFeatures from its data_general block"
+        )
     return features, names if names != ("",) else ()
 
 

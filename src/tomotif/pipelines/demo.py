@@ -19,6 +19,7 @@ from tomotif.io.structure import load_structure
 from tomotif.pipelines.stages import (
     TOMOGRAMS,
     Run,
+    TrainingSetSettings,
     average_stage,
     classify_stage,
     cluster_stage,
@@ -36,7 +37,7 @@ from tomotif.tasks.cluster import ClusterSettings
 from tomotif.tasks.extract import ExtractSettings
 from tomotif.tasks.pick import PickSettings
 from tomotif.tasks.score import ScoreSettings
-from tomotif.tasks.simulate import SubtomogramSettings, TomogramSettings
+from tomotif.tasks.simulate import TomogramSettings
 
 REAL_TOMOGRAM = "mpneumoniae_20A.mrc"
 
@@ -89,12 +90,8 @@ def demo(settings: DemoSettings, run: Run) -> DemoResult:
 def simulated_part(settings: DemoSettings, run: Run) -> dict[str, float]:
     """Train, then find, name, average and score in a tomogram that training has not seen."""
     structures = [load_structure(name) for name in settings.structures]
-    boxes = SubtomogramSettings(
-        count=settings.training_particles,
-        background=2 * settings.training_particles,
-        neighbours=2,
-        snr=settings.snr,
-        snr_reference="1bxn",
+    boxes = TrainingSetSettings(
+        count=settings.training_particles, background=2 * settings.training_particles, snr=settings.snr
     )
     classifier = ClassifierSettings(epochs=settings.epochs, seed=settings.seed)
     volume = TomogramSettings(snr=settings.snr, occupancy=settings.occupancy, shape=settings.tomogram_shape)

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from tomotif.core import InputError, MissingWedge, Particles, Progress, Structure, Subtomograms, Tomogram, Volume
 from tomotif.engine.model_folder import CARD, find_model_folder, read_card
@@ -96,9 +97,19 @@ def open_subtomograms(path: Path) -> tuple[Subtomograms, list[Path]]:
     return read_subtomograms(table, stack=stack), [table, stack]
 
 
-def tomograms_beside(path: Path) -> list[Tomogram]:
-    """The tomograms a table of particles names."""
-    return read_tomograms(table_of(path).with_name(TOMOGRAMS), check=False)
+def write_results(run: RunFolder, particles: Particles, source: Path, voxel_size: float) -> None:
+    """Write the table of a stage that changed columns only, beside the same tomograms as the table it came from.
+
+    Boxes that were simulated one by one, or come from elsewhere, have no tomograms: their positions are in pixels.
+    """
+    beside = table_of(source).with_name(TOMOGRAMS)
+    if beside.exists():
+        write_table(run, particles, read_tomograms(beside, check=False))
+    else:
+        names = dict.fromkeys(map(str, particles.tomogram))
+        nothing = Volume(np.zeros((1, 1, 1), np.int8), voxel_size)
+        stand_ins = [Tomogram(nothing, name) for name in names]
+        write_particles(run / TABLE_NAME, particles, tomograms=stand_ins, style="relion3.1")
 
 
 def write_table(run: RunFolder, particles: Particles, tomograms: Sequence[Tomogram]) -> None:
@@ -135,6 +146,19 @@ def simulate_stage(
         write_table(folder, particles, tomograms)
         folder.record(tomograms=count, particles=len(particles), classes=count_classes(particles))
     return folder
+
+
+class TrainingSetSettings(SubtomogramSettings):
+    """Boxes like those that picking in a crowded cell gives: off-centre, with neighbours and a background class."""
+
+    count: int = Field(default=1000, gt=0)
+    """Boxes of each structure."""
+    background: int = Field(default=1000, ge=0)
+    """Boxes without a particle in the middle, of class "background"."""
+    neighbours: int = Field(default=2, ge=0, le=32)
+    """Other particles around the one in the middle."""
+    snr_reference: str = "1bxn"
+    """Whose signal the SNR is about: "each" for every structure its own, else one structure, such as "1bxn"."""
 
 
 def training_set_stage(
@@ -187,6 +211,8 @@ def extract_stage(
 ) -> RunFolder:
     """Cut subtomograms at the particles of a star file or run folder."""
     table = table_of(particles)
+    if tomograms is None and not table.with_name(TOMOGRAMS).exists():
+        raise InputError(f"expected {TOMOGRAMS} beside {table}, found none; name the tomograms with --tomograms")
     opened = list(tomograms) if tomograms is not None else read_tomograms(table.with_name(TOMOGRAMS))
     files = [table, *(t.path for t in opened if t.path is not None)]
     rows = read_particles(table, tomograms=opened)
@@ -236,7 +262,7 @@ def classify_stage(subtomograms: Path, model: Path, settings: ClassifySettings, 
             return folder
         with run.bar("classifying") as progress:
             named = classify(found, files[1], model, card, settings, folder / "shards", progress=progress)
-        write_table(folder, named, tomograms_beside(subtomograms))
+        write_results(folder, named, subtomograms, found.voxel_size)
         discard_shards(folder / "shards")
         folder.record(particles=len(named), classes=count_classes(named))
     return folder
@@ -252,7 +278,7 @@ def cluster_stage(subtomograms: Path, settings: ClusterSettings, run: Run) -> Ru
             return folder
         with run.bar("measuring shapes") as progress:
             grouped = cluster(found, settings, progress=progress)
-        write_table(folder, grouped, tomograms_beside(subtomograms))
+        write_results(folder, grouped, subtomograms, found.voxel_size)
         folder.record(particles=len(grouped), clusters=describe_clusters(grouped))
     return folder
 

@@ -12,6 +12,7 @@ from typing import Any
 from tomotif import __version__
 from tomotif.core import InputError
 from tomotif.io.files import replacing
+from tomotif.io.run_folder import as_output_error
 from tomotif.report.blocks import Bar, Block, Section
 from tomotif.report.chapters import chapters_of
 from tomotif.report.palette import Palette
@@ -72,7 +73,7 @@ def write_report(folders: Sequence[Path], output: Path, *, title: str = TITLE) -
         raise InputError("expected at least one run folder, got none; give the folders that the commands wrote")
     text = render(read_runs(folders), title)
     output = Path(output)
-    with replacing(output) as temporary:
+    with as_output_error(output), replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return output
 

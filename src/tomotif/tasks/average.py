@@ -138,10 +138,8 @@ def average(
 
     Raises
     ------
-    UnknownNameError
-        When there is no such column.
     InputError
-        When no class has enough particles, or the mask does not fit into the box.
+        When there is no such column, no class has enough particles, or the mask does not fit into the box.
     """
     settings = settings or AverageSettings()
     rng = rng or np.random.default_rng(0)
@@ -229,6 +227,11 @@ def split_halves(
 
 def group_rows(particles: Particles, by: str) -> dict[str, NDArray[np.int64]]:
     """Rows of each class in the order of the names; rows without a name belong to none."""
+    if by not in particles:
+        raise InputError(
+            f"expected a {by} for every particle to average by, got a table without one; give the folder of a run of "
+            "'tomotif classify' (--by class) or 'tomotif cluster' (--by cluster)"
+        )
     values = particles[by]
     rows = np.flatnonzero(values.notna() & (values.astype(str) != ""))
     names = np.array([label(value, by) for value in values.to_numpy()[rows]], dtype=object)

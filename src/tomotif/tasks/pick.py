@@ -28,6 +28,7 @@ from pydantic import Field, model_validator
 from threadpoolctl import threadpool_limits
 
 from tomotif.core import InputError, Particles, Progress, Settings, Tomogram
+from tomotif.core.settings import FloatOrNone
 from tomotif.io.environment import cpu_count
 from tomotif.ops.filters import (
     ball_response,
@@ -83,7 +84,7 @@ class PickSettings(Settings):
     """Two picks are never closer than this times the larger one's radius (multiscale)."""
     border: float = Field(default=50.0, ge=0)
     """No pick lies closer than this, in Å, to the border of the tomogram or to a region of constant value."""
-    gold_contrast: float | None = Field(default=5.0, gt=1)
+    gold_contrast: FloatOrNone = Field(default=5.0, gt=1)
     """Matter this many times denser than the tomogram's dense matter is gold, and left out; none: not looked for."""
     dog_sigma: float = Field(default=70.0, gt=0)
     """Standard deviation of the narrow Gaussian in Å, at least 2 voxels; the wide one is 1.1 times as wide (dog)."""

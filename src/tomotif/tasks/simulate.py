@@ -17,12 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from scipy.spatial.transform import Rotation
 
 from tomotif.core import (
@@ -40,6 +40,7 @@ from tomotif.core import (
 )
 from tomotif.core.geometry import random_rotations
 from tomotif.core.missing_wedge import TiltAxis
+from tomotif.core.settings import FloatOrNone
 from tomotif.io.environment import cpu_count
 from tomotif.io.structure import load_structure
 from tomotif.ops.density import envelope_threshold, envelope_volume, structure_density
@@ -58,11 +59,6 @@ _CHUNK_VOXELS = 1 << 20
 
 _PROBES = 96
 """Poses over which a structure's signal is averaged to set the noise."""
-
-
-def _none_from_text(value: object) -> object:
-    """Let the command line, where everything is text, say that there is none."""
-    return None if isinstance(value, str) and value.lower() == "none" else value
 
 
 class ImagingSettings(Settings):
@@ -95,7 +91,7 @@ class ImagingSettings(Settings):
     amplitude_contrast: float = Field(default=0.07, ge=0, lt=1)
     """Amplitude contrast as a fraction."""
 
-    snr: Annotated[float | None, BeforeValidator(_none_from_text)] = Field(default=0.1, gt=0)
+    snr: FloatOrNone = Field(default=0.1, gt=0)
     """Signal-to-noise ratio: variance of the particle alone over variance of the noise alone, both after CTF and wedge,
     over the cubic box; "none" for no noise."""
 
