@@ -1,7 +1,8 @@
 """Extraction: boxes of 32³ per second from a warm tomogram of 300×1,000×1,000 voxels, and memory against their number.
 
 Boxes are cut at random places, z-scored and written as float16 into an allocated stack on disk, as ``tomotif extract``
-does: 66 kB a box, so that 5,000 a second are 330 MB a second, and many of them are as fast as the disk. Each measurement runs in a process of its own; its peak memory is RssAnon + RssShmem of that process's tree.
+does: 66 kB a box, so that 5,000 a second are 330 MB a second, and very many boxes come no faster than the disk takes
+them. Each measurement runs in a process of its own; peak memory is RssAnon + RssShmem of that process's tree.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def measure_large(depth: int) -> dict[str, dict[str, float]]:
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "large.mrc"
-        write_large(path, simulated(10.0, 0.05, SEEDS[0]).tomogram.volume.data, depth)
+        write_large(path, np.asarray(simulated(10.0, 0.05, SEEDS[0]).tomogram.volume.data, np.float32), depth)
         found = {}
         for method in METHODS:
             with ProcessPoolExecutor(1, mp_context=spawn) as process:
