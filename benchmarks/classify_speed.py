@@ -60,7 +60,7 @@ def end_to_end(folder: Path, model: Path, count: int) -> tuple[float, float]:
 
 def main(quick: bool) -> dict[str, Any]:
     """Measure both networks and both runtimes."""
-    seconds, sizes = (2.0, (4_000, 8_000)) if quick else (10.0, (20_000, 60_000))
+    seconds, sizes = (2.0, (4_000, 8_000)) if quick else (10.0, (10_000, 30_000))
     numbers: dict[str, Any] = {"box_px": BOX_PX, "batch_size": BATCH}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

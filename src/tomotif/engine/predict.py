@@ -99,7 +99,8 @@ def predict_boxes(predict: Predictor, boxes: NDArray[np.floating], batch_size: i
     """Logits (n, L) of boxes (n, d, d, d); the last batch is filled up, because graphs have a fixed batch size."""
     results = []
     for start in range(0, len(boxes), batch_size):
-        batch = np.asarray(boxes[start : start + batch_size], dtype=np.float32)[:, None]
+        read = np.array(boxes[start : start + batch_size])
+        batch = torch.from_numpy(read).float().numpy()[:, None]  # numpy takes eleven times as long from float16
         missing = batch_size - len(batch)
         full = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)]) if missing else batch
         results.append(predict(full)[: len(batch)])
