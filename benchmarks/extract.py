@@ -8,6 +8,7 @@ them. Each measurement runs in a process of its own; peak memory is RssAnon + Rs
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -47,6 +48,7 @@ def measure(path: Path, count: int) -> dict[str, float]:
     settings = ExtractSettings(box_px=32)
     warm_up(particles, settings, path)
     placed = place_boxes(particles, [tomogram], settings)
+    os.sync()  # what was written before is not this measurement's to wait for
     with (
         peak_memory() as peak,
         create_stack(path.with_suffix(".mrcs"), len(placed), settings.box_px, VOXEL_SIZE) as stack,
@@ -56,6 +58,21 @@ def measure(path: Path, count: int) -> dict[str, float]:
         seconds = time.perf_counter() - begun
     path.with_suffix(".mrcs").unlink()
     return {"boxes": len(placed), "boxes_per_s": len(placed) / seconds, "peak_mb": peak.megabytes}
+
+
+def disk_rate(folder: Path, megabytes: int) -> float:
+    """MB a second that the disk itself takes: a plain file, written and flushed to the end."""
+    block = np.random.default_rng(SEED).bytes(10**6)
+    os.sync()
+    begun = time.perf_counter()
+    with (folder / "plain").open("wb") as file:
+        for _ in range(megabytes):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    seconds = time.perf_counter() - begun
+    (folder / "plain").unlink()
+    return megabytes / seconds
 
 
 def warm_up(particles: Particles, settings: ExtractSettings, path: Path) -> None:
@@ -78,11 +95,14 @@ def main(quick: bool) -> dict[str, Any]:
                 with ProcessPoolExecutor(1, mp_context=spawn) as process:
                     found[dtype, boxes] = process.submit(measure, path, boxes).result()
             path.unlink()
+        disk = disk_rate(Path(folder), 500 if quick else 4000)
     first, larger = found["int8", count], found["int8", more]
     return {
         "boxes_per_s": round(min(found[dtype, count]["boxes_per_s"] for dtype in DTYPES)),
         **{f"boxes_per_s_{dtype}": round(found[dtype, count]["boxes_per_s"]) for dtype in DTYPES},
         "boxes": first["boxes"],
+        "disk_mb_per_s": round(disk),
+        "boxes_per_s_the_disk_takes": round(disk * 1e6 / (2 * 32**3)),
         "peak_mb": round(max(m["peak_mb"] for m in found.values()), 1),
         "boxes_more_particles": larger["boxes"],
         "boxes_per_s_more_particles": round(larger["boxes_per_s"]),

@@ -10,7 +10,7 @@ import pytest
 from tomotif.core import InputError, MissingWedge, OutputError, Particles, Tomogram, Volume
 from tomotif.core.geometry import random_rotations
 from tomotif.io.mrc import write_volume
-from tomotif.io.stack import create_stack, open_stack, read_subtomograms, write_subtomogram_table
+from tomotif.io.stack import create_stack, open_stack, read_subtomograms, write_rows, write_subtomogram_table
 from tomotif.io.star import write_particles, write_tomograms
 
 COUNT, BOX = 6, 8
@@ -180,3 +180,15 @@ def test_full_disk_is_known_before_the_first_box(tmp_path, monkeypatch):
 def test_no_boxes(tmp_path):
     with create_stack(tmp_path / "s.mrcs", 0, 8, 10.0) as stack:
         assert stack.shape == (0, 8, 8, 8)
+
+
+def test_rows_written_to_the_file_show_in_the_map_and_in_memory_alike(tmp_path):
+    boxes = np.random.default_rng(7).normal(size=(2, 4, 4, 4)).astype(np.float16)
+    in_memory = np.zeros((5, 4, 4, 4), np.float16)
+    write_rows(in_memory, np.array([3, 1]), boxes)
+    with create_stack(tmp_path / "s.mrcs", 5, 4, 10.0) as mapped:
+        write_rows(mapped, np.array([3, 1]), boxes)
+        np.testing.assert_array_equal(mapped, in_memory)
+    np.testing.assert_array_equal(open_stack(tmp_path / "s.mrcs")[0], in_memory)
+    np.testing.assert_array_equal(in_memory[[3, 1]], boxes)
+    assert not in_memory[[0, 2, 4]].any()

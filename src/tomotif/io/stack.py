@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +83,30 @@ def create_stack(path: Path, count: int, box_px: int, voxel_size: float) -> Iter
         stack = np.memmap(temporary, dtype="<f2", mode="r+", offset=HEADER_BYTES, shape=shape)
         yield stack
         stack.flush()
+
+
+def write_rows(stack: NDArray[np.floating], rows: NDArray[np.integer], boxes: NDArray[np.float16]) -> None:
+    """Write boxes into rows of a stack that :func:`create_stack` made, or of an array in memory.
+
+    Into a file they go by plain writes, which show in the memory map at once: touching mapped pages one by one takes
+    three times as long.
+
+    Parameters
+    ----------
+    stack
+        Shape (n, D, D, D).
+    rows
+        Where each box goes, shape (k,).
+    boxes
+        Shape (k, D, D, D).
+    """
+    if not (isinstance(stack, np.memmap) and isinstance(stack.base, mmap.mmap) and stack.dtype == boxes.dtype):
+        stack[rows] = boxes
+        return
+    size = boxes[0].nbytes
+    with Path(str(stack.filename)).open("r+b", buffering=0) as file:
+        for row, box in zip(rows.tolist(), np.ascontiguousarray(boxes), strict=True):
+            os.pwrite(file.fileno(), box.data, stack.offset + row * size)
 
 
 def open_stack(path: Path) -> tuple[NDArray[np.floating], float]:

@@ -158,19 +158,11 @@ def standardise(
     return sign * mean[:, 0].astype(np.float64), deviation.astype(np.float64)
 
 
-def store(boxes: Floats, stack: NDArray[np.floating], rows: NDArray[np.int64]) -> None:
-    """Write boxes into rows of a stack, converted to its type, rounded to nearest even.
+def to_half(boxes: Floats) -> NDArray[np.float16]:
+    """The boxes as float16, rounded to nearest even."""
+    import torch  # converts eleven times faster than numpy; box by box it starts no threads of its own
 
-    Parameters
-    ----------
-    boxes
-        Shape (n, D, D, D).
-    stack
-        Shape (m, D, D, D); may be memory-mapped.
-    rows
-        Where each box goes, shape (n,).
-    """
-    import torch  # converts to float16 ten times faster than numpy; box by box it starts no threads of its own
-
-    for row, box in zip(rows.tolist(), boxes, strict=True):
-        torch.from_numpy(np.asarray(stack[row])).copy_(torch.from_numpy(box))
+    halves = np.empty(boxes.shape, np.float16)
+    for half, box in zip(halves, boxes, strict=True):
+        torch.from_numpy(half).copy_(torch.from_numpy(box))
+    return halves

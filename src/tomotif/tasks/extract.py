@@ -18,7 +18,8 @@ from pydantic import Field
 
 from tomotif.core import RESIDUALS, InputError, Particles, Progress, Settings, Tomogram, UnknownNameError
 from tomotif.core.geometry import centre_index
-from tomotif.ops.crop import cut_boxes, inside_fraction, resample_boxes, source_size, standardise, store
+from tomotif.io.stack import write_rows
+from tomotif.ops.crop import cut_boxes, inside_fraction, resample_boxes, source_size, standardise, to_half
 
 _WORKERS = 2
 _BATCH_BYTES = 2**21
@@ -161,7 +162,7 @@ def extract(
             inside = 1 - placed["padded_fraction"].to_numpy(dtype=np.float64)[part]
             mean[part], deviation[part] = standardise(boxes, inside, sign=tomogram.sign)
             _check_finite(tomogram, placed.position[part], deviation[part])
-            store(boxes, stack, part)
+            write_rows(stack, part, to_half(boxes))
         return len(rows)
 
     done = 0
