@@ -182,6 +182,15 @@ def test_voxel_sizes_that_differ(picks: Path, tmp_path: Path, capsys: pytest.Cap
     assert "10" in line and "14" in line
 
 
+def test_a_tomogram_of_another_size_than_the_table_says(
+    picks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("extract", picks, "--tomograms", tmp_path / "050.mrc", "--box-px", "16")
+    line = refused(capsys, tmp_path / "out", *arguments, "--tomogram.voxel-size", "20")
+    assert "400 × 440 × 480 Å" in line and "800 × 880 × 960 Å" in line
+    run(*arguments, "--output", tmp_path / "out")
+
+
 def test_model_that_does_not_fit(extraction: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for change, word in (({"box_px": 24}, "--box-px 24"), ({"voxel_size": 13.0}, "--output-voxel-size 13")):
         card = ModelCard(

@@ -31,7 +31,7 @@ from tomotif.io.stack import (
     read_subtomograms,
     write_subtomogram_table,
 )
-from tomotif.io.star import read_particles, read_tomograms, write_particles, write_tomograms
+from tomotif.io.star import read_particles, read_tomograms, tomogram_frames, write_particles, write_tomograms
 from tomotif.tasks.average import AverageSettings, ClassAverage, average
 from tomotif.tasks.classify import ClassifierSettings, ClassifySettings, classify, train_classifier
 from tomotif.tasks.cluster import ClusterSettings, cluster, describe_clusters
@@ -41,6 +41,8 @@ from tomotif.tasks.score import ScoreSettings, score, with_true_poses
 from tomotif.tasks.simulate import SubtomogramSettings, TomogramSettings, simulate_subtomograms, simulate_tomogram
 
 TOMOGRAMS = "tomograms.star"
+SAME_SIZE = 0.02
+"""Relative difference up to which two sizes of a tomogram are one: binning drops a few voxels at the border."""
 
 Bar = Callable[[str], AbstractContextManager[Progress]]
 
@@ -214,6 +216,7 @@ def extract_stage(
     if tomograms is None and not table.with_name(TOMOGRAMS).exists():
         raise InputError(f"expected {TOMOGRAMS} beside {table}, found none; name the tomograms with --tomograms")
     opened = list(tomograms) if tomograms is not None else read_tomograms(table.with_name(TOMOGRAMS))
+    check_sizes(opened, table.with_name(TOMOGRAMS))
     files = [table, *(t.path for t in opened if t.path is not None)]
     rows = read_particles(table, tomograms=opened)
     placed = place_boxes(rows, opened, settings)
@@ -233,6 +236,25 @@ def extract_stage(
             subtomograms=len(cut), dropped=len(rows) - len(cut), voxel_size=voxel_size, box_px=settings.box_px
         )
     return folder
+
+
+def check_sizes(tomograms: Sequence[Tomogram], table: Path) -> None:
+    """Refuse tomograms of another size in Å than a tomograms.star says: centred coordinates would be shifted."""
+    frames = tomogram_frames(table)
+    for tomogram in tomograms:
+        if tomogram.name not in frames:
+            continue
+        expected, found = frames[tomogram.name].extent[::-1], np.array(tomogram.volume.extent)
+        if np.max(np.abs(found / expected - 1)) > SAME_SIZE:
+            raise InputError(
+                f"expected tomogram {tomogram.name!r} to be {in_words(expected)} Å (zyx) as {table} says, got "
+                f"{in_words(found)} Å; check its voxel size"
+            )
+
+
+def in_words(lengths: NDArray[np.floating]) -> str:
+    """Lengths in whole Å, such as ``400 × 440 × 480``."""
+    return " × ".join(f"{length:.0f}" for length in lengths)
 
 
 def common_missing_wedge(tomograms: Sequence[Tomogram]) -> MissingWedge:
