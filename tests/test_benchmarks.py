@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import harness, page
+from benchmarks import acryo_simulator, harness, page, sim_ablation
+from tomotif.core import Particles, Tomogram, Volume
+from tomotif.tasks.simulate import TomogramSettings
 
 
 def test_a_finished_cell_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,3 +52,74 @@ def test_the_page_shows_command_machine_and_numbers() -> None:
         assert part in text
     assert "| recall | 0.9179 |" in text and "| cells[0].f1 | 0.5 |" in text
     assert "| versions" not in text
+
+
+def test_every_feature_is_a_setting_that_is_on_in_the_base_and_off_in_its_variant() -> None:
+    base = TomogramSettings(**sim_ablation.BASE)
+    for name, update in sim_ablation.OFF.items():
+        without = TomogramSettings(**{**sim_ablation.BASE, **update})
+        assert without != base, name
+        assert set(update) <= set(TomogramSettings.model_fields)
+    none = TomogramSettings(**sim_ablation.variants(sim_ablation.FULL)["none"])
+    assert (none.ctf, none.exposure, none.mtf, none.noise_decay, none.contrast_spread) == (False, 0, 1, 0, 0)
+    assert none.distractors == none.membranes == none.filaments == none.gold == ()
+
+
+def test_randomised_settings_are_valid_and_follow_the_generator() -> None:
+    drawn = [
+        sim_ablation.settings_of("domain_randomised", sim_ablation.FULL, np.random.default_rng(seed))
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert all(0.04 <= one.snr <= 0.3 for one in drawn if one.snr)
+
+
+def test_gains_are_points_against_the_base_of_the_same_seed() -> None:
+    def cells(*accuracies: tuple[float, float, float]) -> list[dict[str, dict[str, float]]]:
+        return [{"accuracy": {"ours": a, "plain 0.1": b, "cell 0.1": c}} for a, b, c in accuracies]
+
+    found = sim_ablation.summary(
+        {
+            "base": cells((0.9, 0.8, 0.6), (0.9, 0.9, 0.7)),
+            "no_ctf": cells((0.9, 0.8, 0.5), (0.9, 0.8, 0.6)),
+            "none": cells((0.9, 0.4, 0.2), (0.9, 0.5, 0.3)),
+            "domain_randomised": cells((0.85, 0.8, 0.8), (0.85, 0.8, 0.7)),
+        },
+        ("ctf",),
+    )
+    ctf, everything = found["features"]
+    assert ctf == {"name": "ctf", "gain": 7.5, "sd": 3.54, "gain_plain": 5.0, "gain_cell": 10.0}
+    assert everything["name"] == "everything" and everything["gain"] == 40.0
+    assert found["gap_before"] == 25.0 and found["gap_after"] == 10.0 and found["gap_after_sd"] == 7.07
+    assert sim_ablation.mean_recall(["a", "a", "a", "a", "b"], ["a", "a", "a", "b", "b"]) == 0.875
+
+
+def test_places_of_background_keep_away_from_the_classes_and_take_distractors() -> None:
+    tomogram = Tomogram(Volume(np.zeros((64, 64, 64), np.float32), 12.0), "t")
+    where = np.array([[32.0, 32, 32], [32, 22, 32]]) * 12
+    truth = Particles.create("t", where, columns={"class": ["1bxn", "distractor"], "radius": [60.0, 60.0]})
+    places = sim_ablation.background_places(truth, tomogram, 20, np.random.default_rng(0))
+    assert places.shape == (20, 3) and np.array_equal(places[0], where[1])
+    assert np.linalg.norm(places - where[0], axis=1).min() > 60 + 2 * 12
+    assert places.min() >= 19 * 12 and places.max() <= 45 * 12
+
+
+def test_balls_do_not_overlap_and_stay_inside() -> None:
+    radii = np.array([6.0] * 5 + [3.0] * 20)
+    lower, upper = np.array([10.0, 0, 0]), np.array([40.0, 50, 50])
+    places = acryo_simulator.place_balls(radii, lower, upper, np.random.default_rng(0))
+    apart = np.linalg.norm(places[:, None] - places[None], axis=2) - radii - radii[:, None]
+    assert apart[np.triu_indices(len(radii), 1)].min() >= 0
+    assert np.all(places - radii[:, None] >= lower) and np.all(places + radii[:, None] <= upper)
+    with pytest.raises(RuntimeError, match="expected room for 40 balls"):
+        acryo_simulator.place_balls(np.full(40, 9.0), lower, upper, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("edge", [8, 9])
+def test_a_histogram_of_atoms_is_framed_about_its_centre(edge: int) -> None:
+    counts = np.zeros((edge, edge, edge))
+    counts[0, 2, 3] = counts[-1, -3, -4] = 1.0  # symmetric about the middle
+    framed = acryo_simulator._framed(counts)
+    assert framed.sum() == pytest.approx(2.0) and len(framed) % 6 == 3
+    centre = [float(np.sum(axis * framed) / 2) for axis in np.indices(framed.shape)]
+    np.testing.assert_allclose(centre, (len(framed) - 1) / 2, atol=1e-6)

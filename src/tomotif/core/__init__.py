@@ -14,6 +14,7 @@ from tomotif.core.progress import Progress
 from tomotif.core.settings import Settings
 from tomotif.core.structure import Structure
 from tomotif.core.subtomograms import RESIDUALS, Subtomograms
+from tomotif.core.tilt_series import TiltSeries
 from tomotif.core.tomogram import Contrast, Tomogram
 from tomotif.core.volume import Volume
 
@@ -31,6 +32,7 @@ __all__ = [
     "Settings",
     "Structure",
     "Subtomograms",
+    "TiltSeries",
     "Tomogram",
     "TomotifError",
     "UnknownNameError",

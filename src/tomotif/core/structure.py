@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,17 +53,17 @@ class Structure:
     def __len__(self) -> int:
         return len(self.positions)
 
-    @property
+    @cached_property
     def centre_of_mass(self) -> NDArray[np.float64]:
         """Weighted mean position zyx in Å."""
         return np.average(self.positions.astype(np.float64), axis=0, weights=self.weights)
 
-    @property
+    @cached_property
     def radius(self) -> float:
         """Distance in Å from the centre of mass to the farthest point."""
         return float(np.linalg.norm(self.positions - self.centre_of_mass, axis=1).max())
 
-    @property
+    @cached_property
     def radius_of_gyration(self) -> float:
         """Weighted root-mean-square distance in Å from the centre of mass."""
         squares = np.sum((self.positions - self.centre_of_mass) ** 2, axis=1)

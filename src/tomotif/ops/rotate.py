@@ -77,3 +77,33 @@ def sample_rotated(
     grid.mul_(2 / edge).add_((2 * (edge // 2) + 1) / edge - 1)
     source = volumes[:, None].expand(n, 1, edge, edge, edge)
     return grid_sample(source, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[:, 0]
+
+
+def turn_in_plane(images: Float[Tensor, "n h w"], degrees: NDArray[np.floating]) -> Float[Tensor, "n h w"]:
+    """Turn each image about its centre by a small angle, from x towards y, without interpolation error.
+
+    Three shears, each a phase in Fourier space (Unser et al. 1995, IEEE Trans Image Process 4:1371). Images are
+    periodic, so what leaves on one side comes in on the other.
+
+    Parameters
+    ----------
+    images
+        Shape (n, ny, nx).
+    degrees
+        Angles, shape (n,).
+    """
+    angle = torch.as_tensor(np.radians(degrees), dtype=images.dtype)[:, None, None]
+    ny, nx = images.shape[1:]
+    y = (torch.arange(ny, dtype=images.dtype) - ny // 2)[None, :, None]
+    x = (torch.arange(nx, dtype=images.dtype) - nx // 2)[None, None, :]
+    kx, ky = torch.fft.rfftfreq(nx)[None, None, :], torch.fft.rfftfreq(ny)[None, :, None]
+
+    def along_x(given: Tensor) -> Tensor:
+        phase = torch.exp(2j * torch.pi * kx * y * torch.tan(angle / 2))
+        return torch.fft.irfft(torch.fft.rfft(given, dim=2) * phase, n=nx, dim=2)
+
+    def along_y(given: Tensor) -> Tensor:
+        phase = torch.exp(-2j * torch.pi * ky * x * torch.sin(angle))
+        return torch.fft.irfft(torch.fft.rfft(given, dim=1) * phase, n=ny, dim=1)
+
+    return along_x(along_y(along_x(images)))

@@ -16,6 +16,7 @@ from tomotif.core import MissingWedge, Settings
 from tomotif.io.mrc import open_tomogram
 from tomotif.io.star import read_tomograms
 from tomotif.io.structure import load_structure
+from tomotif.pipelines.simulate import TomogramSpec
 from tomotif.pipelines.stages import (
     TOMOGRAMS,
     Run,
@@ -37,7 +38,6 @@ from tomotif.tasks.cluster import ClusterSettings
 from tomotif.tasks.extract import ExtractSettings
 from tomotif.tasks.pick import PickSettings
 from tomotif.tasks.score import ScoreSettings
-from tomotif.tasks.simulate import TomogramSettings
 
 REAL_TOMOGRAM = "mpneumoniae_20A.mrc"
 
@@ -94,11 +94,16 @@ def simulated_part(settings: DemoSettings, run: Run) -> dict[str, float]:
         count=settings.training_particles, background=2 * settings.training_particles, snr=settings.snr
     )
     classifier = ClassifierSettings(epochs=settings.epochs, seed=settings.seed)
-    volume = TomogramSettings(snr=settings.snr, occupancy=settings.occupancy, shape=settings.tomogram_shape)
+    volume = TomogramSpec(
+        structures=settings.structures,
+        snr=settings.snr,
+        occupancy=settings.occupancy,
+        shape=settings.tomogram_shape,
+    )
 
     training = training_set_stage(structures, boxes, run.beside("training_set"), seed=settings.seed)
     trained = train_stage(training.path, classifier, run.beside("classifier"))
-    truth = simulate_stage(structures, volume, run.beside("simulated"), seed=settings.seed + 1)
+    truth = simulate_stage(volume, run.beside("simulated"), seed=settings.seed + 1)
     tomograms = read_tomograms(truth / TOMOGRAMS)
     picks = pick_stage(tomograms, PickSettings(), run.beside("simulated_picks"))
     cut = extract_stage(picks.path, ExtractSettings(box_px=boxes.box_px), run.beside("simulated_subtomograms"))

@@ -5,6 +5,7 @@ A stage that already ended in its folder is not repeated; one that was killed co
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +21,7 @@ from tomotif.core import InputError, MissingWedge, Particles, Progress, Structur
 from tomotif.engine.model_folder import CARD, find_model_folder, read_card
 from tomotif.engine.predict import discard_shards
 from tomotif.io.files import read_json, write_json
-from tomotif.io.mrc import open_tomogram, write_labels, write_volume
+from tomotif.io.mrc import write_volume
 from tomotif.io.run_folder import RECORD, RunFolder, run_folder
 from tomotif.io.stack import (
     STACK_NAME,
@@ -32,13 +33,24 @@ from tomotif.io.stack import (
     write_subtomogram_table,
 )
 from tomotif.io.star import read_particles, read_tomograms, tomogram_frames, write_particles, write_tomograms
+from tomotif.pipelines.simulate import (
+    PARTS,
+    USUALLY_KEPT,
+    Batch,
+    Kept,
+    TomogramSpec,
+    check_spec,
+    keeping_finished,
+    make_all,
+    structure_files,
+)
 from tomotif.tasks.average import AverageSettings, ClassAverage, average
 from tomotif.tasks.classify import ClassifierSettings, ClassifySettings, classify, train_classifier
 from tomotif.tasks.cluster import ClusterSettings, cluster, describe_clusters
 from tomotif.tasks.extract import ExtractSettings, box_voxel_size, extract, place_boxes
 from tomotif.tasks.pick import PickSettings, pick
 from tomotif.tasks.score import ScoreSettings, score, with_true_poses
-from tomotif.tasks.simulate import SubtomogramSettings, TomogramSettings, simulate_subtomograms, simulate_tomogram
+from tomotif.tasks.simulate import SubtomogramSettings, simulate_subtomograms
 
 TOMOGRAMS = "tomograms.star"
 SAME_SIZE = 0.02
@@ -121,32 +133,31 @@ def write_table(run: RunFolder, particles: Particles, tomograms: Sequence[Tomogr
 
 
 def simulate_stage(
-    structures: Sequence[Structure], settings: TomogramSettings, run: Run, *, count: int = 1, seed: int = 0
+    spec: TomogramSpec,
+    run: Run,
+    *,
+    count: int = 1,
+    seed: int = 0,
+    processes: int = 1,
+    keep: Sequence[Kept] = USUALLY_KEPT,
 ) -> RunFolder:
-    """Simulate tomograms with their truth: volumes, class and instance labels, and the table of particles."""
-    identity = {**settings.model_dump(mode="json"), "structures": [s.name for s in structures], "count": count}
-    with run_folder(run.output, "simulate", identity, seed=seed, overwrite=run.overwrite) as folder:
+    """Simulate tomograms with their truth: volumes, labels, tilt series, and the table of particles."""
+    check_spec(spec)
+    identity = {**spec.model_dump(mode="json"), "count": count, "keep": sorted(set(keep))}
+    files = structure_files(spec)
+    with (
+        keeping_finished(run.output),
+        run_folder(run.output, "simulate", identity, inputs=files, seed=seed, overwrite=run.overwrite) as folder,
+    ):
         if folder.finished:
             return folder
-        tomograms, truth = [], []
+        batch = Batch(spec, folder.path, seed, tuple(keep))
         with run.bar("simulating") as progress:
-            for number in range(count):
-                name = f"simulated_{number:03d}"
-                made = simulate_tomogram(structures, settings, np.random.default_rng((seed, number)), name)
-                volume = made.tomogram.volume
-                write_volume(folder / f"{name}.mrc", volume.data, volume.voxel_size)
-                write_labels(folder / f"{name}_classes.mrc", made.classes)
-                write_labels(folder / f"{name}_instances.mrc", made.instances)
-                wedge = made.tomogram.missing_wedge
-                opened = open_tomogram(
-                    folder / f"{name}.mrc", missing_wedge=wedge, contrast=made.tomogram.contrast, check=False
-                )
-                tomograms.append(opened)
-                truth.append(made.particles)
-                progress(number + 1, count)
-        particles = Particles.concat(truth)
+            make_all(batch, count, processes, progress)
+        facts, tomograms, particles = batch.gather(count)
         write_table(folder, particles, tomograms)
-        folder.record(tomograms=count, particles=len(particles), classes=count_classes(particles))
+        folder.record(particles=len(particles), classes=count_classes(particles), tomograms=facts)
+        shutil.rmtree(folder / PARTS)
     return folder
 
 

@@ -1,0 +1,266 @@
+"""How close simulated tomograms come to a real one: spectrum, contrast and spacing inside a cell.
+
+The real tomogram is the part of a *Mycoplasma pneumoniae* cell that comes with tomotif (20 Å voxels); the simulated ones
+are of the preset ``mycoplasma``. Both are made bright and z-scored within the cell, and the same numbers are taken from
+both: the radial power spectrum inside the measured wedge (:func:`spectrum`, :func:`spectrum_error`), the deviation of
+local means (:func:`local_contrast`), and the distance from each pick of our own picker to its nearest neighbour
+(:func:`neighbour_distances`). Two yardsticks stand beside: ``floor`` compares both halves of the real cell, and
+``plain`` is a tomogram of six complexes in water with white noise, its SNR chosen as in the preset.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
+from scipy.stats import skew
+
+from benchmarks import harness
+from tomotif.core import MissingWedge, Structure, Tomogram
+from tomotif.io.mrc import open_tomogram
+from tomotif.io.structure import load_structure
+from tomotif.tasks.pick import PickSettings, pick
+from tomotif.tasks.simulate import SimulatedTomogram, TomogramSettings, simulate_tomogram
+
+SEEDS = (0, 1, 2)
+PRESET = "mycoplasma"
+PRESETS = Path(str(files("tomotif"))) / "resources" / "presets"
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+PLAIN = ("4v5d", "4v8r", "3j9i", "1oel", "1bxn", "2fha")
+
+BOX = 64
+"""Edge in voxels of the windows that spectra are taken from."""
+LOCAL_BOX = 32
+"""Edge in voxels of the boxes that local deviations are taken from."""
+BAND = (1 / 400, 1 / 45)
+"""1/Å; the shells that are compared. Beyond, the filter of the real reconstruction leaves nothing to compare."""
+SMOOTHING = 1.3
+"""Voxels; the Gaussian under which a membrane becomes visible."""
+MARGIN = 10
+"""Planes at the top and bottom of a volume that hold no cell."""
+PICKS = {
+    "all": PickSettings(),
+    "large": PickSettings(radius=(90.0, 130.0)),
+}
+"""All complexes, and balls as large as ribosomes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A tomogram and where its cell is.
+
+    Parameters
+    ----------
+    tomogram
+        As it is.
+    inside
+        Voxels well inside the cell, shape zyx.
+    density
+        Bright, with mean 0 and variance 1 inside the cell, shape zyx.
+    """
+
+    tomogram: Tomogram
+    inside: NDArray[np.bool_]
+    density: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, tomogram: Tomogram, inside: NDArray[np.bool_]) -> Scene:
+        """Make it bright and z-scored inside the cell."""
+        values = np.asarray(tomogram.volume.data, dtype=np.float32)
+        values = -values if tomogram.contrast == "dark" else values
+        within = values[inside]
+        return cls(tomogram, inside, (values - within.mean()) / within.std())
+
+    def within(self, part: NDArray[np.bool_]) -> Scene:
+        """The same with a smaller cell."""
+        return Scene.of(self.tomogram, self.inside & part)
+
+    @property
+    def voxel_size(self) -> float:
+        """Edge of a voxel in Å."""
+        return self.tomogram.voxel_size
+
+    @property
+    def smooth(self) -> NDArray[np.float32]:
+        """Local means: the density under the Gaussian that shows a membrane."""
+        return gaussian_filter(self.density, SMOOTHING).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------------------------- metrics
+
+
+def windows(inside: NDArray[np.bool_], size: int, *, least: float = 0.9) -> list[tuple[slice, slice, slice]]:
+    """Cubes half overlapping each other (in z by three quarters) of which the cell fills at least ``least``."""
+    steps = (size // 4, size // 2, size // 2)
+    starts = [range(0, n - size + 1, step) for n, step in zip(inside.shape, steps, strict=True)]
+    cubes = [(slice(z, z + size), slice(y, y + size), slice(x, x + size)) for z, y, x in product(*starts)]
+    return [cube for cube in cubes if inside[cube].mean() >= least]
+
+
+def spectrum(scene: Scene, *, size: int = BOX) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Radial power spectrum inside the cell and the measured wedge.
+
+    The mean, over cubes of ``size`` voxels inside the cell under a Hann window (Welch 1967, IEEE Trans Audio
+    Electroacoust 15:70), of the squared Fourier coefficients, averaged over shells one coefficient wide. Coefficients
+    outside of the wedge are left out.
+
+    Returns
+    -------
+    frequency : NDArray[float64], shape (size // 2 - 1,)
+        Of the shells, in 1/Å.
+    power : NDArray[float64], shape (size // 2 - 1,)
+        1 for white noise of variance 1.
+    """
+    once = np.hanning(size + 2)[1:-1]
+    window = once[:, None, None] * once[:, None] * once
+    power = np.zeros((size, size, size // 2 + 1))
+    cubes = windows(scene.inside, size)
+    for cube in cubes:
+        box = scene.density[cube]
+        power += np.abs(np.fft.rfftn((box - box.mean()) * window)) ** 2
+    power /= max(1, len(cubes)) * np.sum(window**2)
+    k = np.fft.fftfreq(size, 1 / size)
+    shell = np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + np.arange(size // 2 + 1) ** 2).round().astype(int)
+    measured = scene.tomogram.missing_wedge.mask((size, size, size))
+    shells = np.arange(1, size // 2)
+    radial = np.array([power[measured & (shell == i)].mean() for i in shells])
+    return shells / (size * scene.voxel_size), radial
+
+
+def spectrum_error(
+    frequency: NDArray[np.float64], real: NDArray[np.float64], simulated: NDArray[np.float64]
+) -> float:
+    """Mean over the shells of :data:`BAND` of |ln(simulated / real)|: 0.1 means off by 10 % in power.
+
+    Examples
+    --------
+    >>> k = np.array([0.001, 0.005, 0.01, 0.1])
+    >>> round(spectrum_error(k, np.array([1.0, 2, 2, 1]), np.array([9.0, 2, 4, 9])), 3)
+    0.347
+    """
+    band = (frequency >= BAND[0]) & (frequency <= BAND[1])
+    return float(np.abs(np.log(simulated[band] / real[band])).mean())
+
+
+def local_contrast(scene: Scene) -> dict[str, float]:
+    """How strongly local means vary inside the cell.
+
+    Returns
+    -------
+    dict
+        ``deviation``, their standard deviation; ``q10``, ``q50`` and ``q90``, quantiles of their standard deviation in
+        boxes of 32³ voxels; ``skewness``, above 0 when compact dense matter stands out; ``over_noise``, the deviation
+        over that in the planes at the top and bottom, where there is only noise.
+    """
+    smooth = scene.smooth
+    boxes = [float(smooth[cube].std()) for cube in windows(scene.inside, LOCAL_BOX)]
+    low, middle, high = np.quantile(boxes, (0.1, 0.5, 0.9))
+    inside = smooth[scene.inside]
+    deviation = float(inside.std())
+    y, x = (slice(n // 10, -(n // 10)) for n in smooth.shape[1:])
+    noise = math.sqrt(np.mean([smooth[z, y, x].var() for z in (*range(MARGIN), *range(-MARGIN, 0))]))
+    return {
+        "deviation": deviation,
+        "q10": float(low),
+        "q50": float(middle),
+        "q90": float(high),
+        "skewness": float(skew(inside)),
+        "over_noise": deviation / noise,
+    }
+
+
+def neighbour_distances(scene: Scene, settings: PickSettings) -> NDArray[np.float64]:
+    """Distance in Å from each pick inside the cell to the nearest other one; shape (picks,)."""
+    position = pick(scene.tomogram, settings).position
+    voxel = np.clip(np.round(position / scene.voxel_size).astype(int), 0, np.array(scene.inside.shape) - 1)
+    position = position[scene.inside[tuple(voxel.T)]]
+    return cKDTree(position).query(position, k=2)[0][:, 1] if len(position) > 1 else np.zeros(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Everything that is compared."""
+
+    frequency: NDArray[np.float64]
+    power: NDArray[np.float64]
+    contrast: dict[str, float]
+    distances: dict[str, NDArray[np.float64]]
+    volume: float  # of the cell, in µm³
+
+    @classmethod
+    def of(cls, scene: Scene) -> Measured:
+        """Measure a scene."""
+        return cls(
+            *spectrum(scene),
+            local_contrast(scene),
+            {name: neighbour_distances(scene, settings) for name, settings in PICKS.items()},
+            float(scene.inside.sum()) * scene.voxel_size**3 / 1e12,
+        )
+
+    def against(self, real: Measured) -> dict[str, float]:
+        """The numbers reported: an error, and ratios to the real one."""
+        ratios = {f"contrast_{key}": self.contrast[key] / real.contrast[key] for key in ("q10", "q50", "q90")}
+        found = {
+            "spectrum_error": spectrum_error(real.frequency, real.power, self.power),
+            "contrast_ratio": self.contrast["deviation"] / real.contrast["deviation"],
+            **ratios,
+            "skewness": self.contrast["skewness"],
+            "contrast_over_noise_ratio": self.contrast["over_noise"] / real.contrast["over_noise"],
+        }
+        for name in PICKS:
+            suffix = "" if name == "all" else f"_{name}"
+            mine, other = self.distances[name], real.distances[name]
+            found[f"neighbour_distance_ratio{suffix}"] = float(np.median(mine) / np.median(other)) if len(mine) else 0.0
+            found[f"picks_per_um3_ratio{suffix}"] = len(mine) / self.volume / (len(other) / real.volume)
+        return found
+
+
+# -------------------------------------------------------------------------------------------------------- scenes
+
+
+def real_scene() -> Scene:
+    """The real cell. Its borders were marked by hand: two slanted lines in the planes that hold ribosomes."""
+    with as_file(files("tomotif.resources") / "mpneumoniae_20A.mrc") as path:
+        cell = open_tomogram(path, missing_wedge=MissingWedge(-60, 60), contrast="dark", check=False)
+        values = np.array(cell.volume.data)
+    z, y, x = np.ogrid[tuple(slice(0, n) for n in values.shape)]
+    inside = (z >= 42) & (z < 110) & (y >= 10) & (x >= 36 + 0.22 * y) & (x < 205 + 0.45 * y)
+    return Scene.of(cell, inside)
+
+
+def simulated_scene(made: SimulatedTomogram) -> Scene:
+    """A simulated cell: where complexes lie about as densely as in the middle of it, from the truth."""
+    crowd = gaussian_filter((made.instances.data > 0).astype(np.float32), 8, mode="constant")
+    usual = float(np.quantile(crowd[crowd > 0.1 * crowd.max()], 0.7))
+    inside = gaussian_filter((crowd > 0.5 * usual).astype(np.float32), 5) > 0.8
+    inside[:MARGIN] = inside[-MARGIN:] = False
+    return Scene.of(made.tomogram, inside)
+
+
+def preset(path: Path) -> tuple[list[Structure], TomogramSettings]:
+    """Structures and settings of a preset."""
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    known = {key: value for key, value in values.items() if key in TomogramSettings.model_fields}
+    return [load_structure(name) for name in values["structures"]], TomogramSettings.model_validate(known)
+
+
+def plain() -> tuple[list[Structure], TomogramSettings]:
+    """Six complexes in water and white noise, corrected for the CTF, with the volume, tilts and SNR of the preset."""
+    _, rich = preset(PRESETS / f"{PRESET}.yaml")
+    kept = {key: getattr(rich, key) for key in ("shape", "voxel_size", "snr", "snr_reference", "contrast", "box_px")}
+    return [load_structure(name) for name in PLAIN], TomogramSettings(**kept, occupancy=0.1)
+
+
+def simulated(structures: list[Structure], settings: TomogramSettings, seed: int) -> SimulatedTomogram:
+    """One tomogram."""
+    return simulate_tomogram(structures, settings, np.random.default_rng(seed), noise_free=False)
