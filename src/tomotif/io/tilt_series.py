@@ -111,7 +111,9 @@ def write_images(path: Path, images: NDArray[np.floating], pixel_size: float) ->
     header = new_header(images.shape, images.dtype, pixel_size, depth=1)
     header["ispg"] = IMAGE_STACK
     wide = images.astype(np.float64)
-    for key, value in zip(("dmin", "dmax", "dmean", "rms"), (wide.min(), wide.max(), wide.mean(), wide.std()), strict=True):
+    for key, value in zip(
+        ("dmin", "dmax", "dmean", "rms"), (wide.min(), wide.max(), wide.mean(), wide.std()), strict=True
+    ):
         header[key] = value
     allocate(path, HEADER_BYTES + images.nbytes)
     with path.open("r+b") as file:

@@ -74,7 +74,7 @@ def picking_radius(structure: Structure) -> float:
 def build_specimen(
     structures: Sequence[Structure], settings: TomogramSettings, rng: np.random.Generator, name: str = "simulated"
 ) -> Specimen:
-    """Fill a volume with scenery, and then with complexes from the largest to the smallest.
+    """Fill a volume with scenery, and then with complexes from the farthest-reaching to the smallest.
 
     Each complex goes to a random place where its molecular envelope lies in free specimen and touches nothing else
     (random sequential addition). The envelope is where the density exceeds the level that encloses the molecular
@@ -110,7 +110,8 @@ def build_specimen(
     labels = [s.name for s in structures] + [DISTRACTOR] * len(others)
     space = Room(canvas.free, gap_px=settings.gap_px)
     made = templates(everything, settings)
-    for kind in np.argsort([-envelope_volume(s) for s in everything], kind="stable"):
+    # what reaches farthest first: hollow complexes fill little, but need much room
+    for kind in np.argsort([-picking_radius(s) for s in everything], kind="stable"):
         _place(canvas, space, made[kind], labels[kind], int(wanted[kind]), rng, room)
     return canvas.finished(name, room)
 
