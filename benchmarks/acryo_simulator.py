@@ -4,10 +4,10 @@ acryo makes the density (a histogram of the atoms), rotates and interpolates it,
 image of the tilt series, applies the CTF to the images and flips its phases, and reconstructs by direct Fourier
 inversion. Added here: where the molecules lie, white noise in the projections, and the images of beads and vesicles.
 
-Two conditions: in ``plain`` there are molecules and noise; in ``cell`` also the CTF with a B factor that grows with
-the exposure, errors of the alignment, molecules of unequal contrast, gold beads and vesicles. acryo models no camera
-(MTF), no defocus gradient across a tilted image, no coloured noise and no filaments, so a test on it cannot show what
-those are worth.
+Two conditions, both crowded and with CTF and noise: ``plain``, and ``cell`` with a B factor that grows with the
+exposure, errors of the alignment and of the defocus, molecules of unequal contrast, a gold bead and a vesicle. acryo
+models no camera (MTF), no defocus gradient across a tilted image, no coloured noise and no filaments, so a test on it
+cannot show what those are worth.
 
 acryo: https://github.com/hanjinliu/acryo (extra ``benchmark``).
 """
@@ -40,10 +40,8 @@ _SIGMA = 8.0
 """Å; Gaussian that smooths the histogram: as a Fourier amplitude 1/e at 1/25 Å⁻¹."""
 _EXPOSURE = 3.0
 """Electrons/Å² an image."""
-_B_PER_EXPOSURE = 0.04
-"""nm² of B factor for each electron/Å² (4 Å², the usual figure of RELION and M)."""
-_DEFOCUS_SCATTER = 0.1
-"""µm; standard deviation of the images' defocus about the series'."""
+_BOX_PX, _ALONE_PX, _POSES = 32, 65, 16
+"""Box that the SNR is about, images of a complex alone that it is measured in, and how many orientations."""
 _VESICLE_PX, _BEAD_PX = 20, 4
 """Radius of vesicles (24 nm to the middle of the membrane) and of gold beads (about 5 nm)."""
 _BEAD, _HEADS, _TAILS = 18.0, 0.60, -0.20
@@ -55,10 +53,12 @@ class Condition:
     """What lies in the tomograms and how they are seen."""
 
     name: str
-    ctf: bool = False
-    """CTF with a B factor that grows with the exposure; phases are flipped before the reconstruction."""
     defocus_um: tuple[float, float] = (2.0, 6.0)
-    """Range of the underfocus; each tomogram draws its own, and its images scatter about it."""
+    """Range of the underfocus; each tomogram draws its own."""
+    defocus_scatter_um: float = 0.0
+    """Standard deviation of the images' defocus about the series', which the phase flipping does not know of."""
+    damage: float = 0.0
+    """B factor in nm² for each electron/Å² received."""
     shift_px: float = 0.0
     """Standard deviation of the shift of an image that the reconstruction does not know of."""
     angle: float = 0.0
@@ -70,7 +70,16 @@ class Condition:
 
 
 PLAIN = Condition("plain")
-CELL = Condition("cell", ctf=True, shift_px=0.5, angle=0.5, gains=(0.7, 1.0, 1.3), vesicles=1, beads=3)
+CELL = Condition(
+    "cell",
+    defocus_scatter_um=0.1,
+    damage=0.04,  # 4 Å², the usual figure of RELION and M
+    shift_px=0.5,
+    angle=0.5,
+    gains=(0.7, 1.0, 1.3),
+    vesicles=1,
+    beads=1,
+)
 
 
 @dataclass(frozen=True)
@@ -221,7 +230,7 @@ def make_specimen(
     series = simulator.simulate_tilt_series(size.tilts, size.shape)
 
     defocus = float(rng.uniform(*condition.defocus_um))
-    of_images = defocus + rng.normal(0, _DEFOCUS_SCATTER, len(size.tilts))
+    of_images = defocus + rng.normal(0, 1, len(size.tilts)) * condition.defocus_scatter_um
     truth = Particles.create(
         name,
         places[: len(kinds)] * VOXEL,
@@ -232,7 +241,7 @@ def make_specimen(
     )
     return Specimen(
         name=name,
-        images=imaged(series, condition, size, of_images),
+        images=imaged(series, _ctf(condition, size.tilts, of_images)),
         particles=truth,
         defocus_um=defocus,
         shifts_px=rng.normal(0, 1, (len(size.tilts), 2)) * condition.shift_px,
@@ -240,26 +249,25 @@ def make_specimen(
     )
 
 
-def imaged(
-    series: NDArray[np.float32], condition: Condition, size: Size, defocus_um: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """The images (tilts, y, x) behind the microscope, each with its own CTF and its B factor."""
-    if not condition.ctf:
-        return series
-    return np.stack(
-        [model.apply_ctf(image, NM) for model, image in zip(_ctf(size, defocus_um), series, strict=True)]
-    ).astype(np.float32)
+def imaged(series: NDArray[np.float32], models: list[CTFModel]) -> NDArray[np.float32]:
+    """The images (tilts, y, x) behind the microscope, each with its own CTF and B factor."""
+    return np.stack([m.apply_ctf(image, NM) for m, image in zip(models, series, strict=True)]).astype(np.float32)
 
 
-def _ctf(size: Size, defocus_um: NDArray[np.float64]) -> list[CTFModel]:
+def flipped(images: NDArray[np.floating], models: list[CTFModel]) -> NDArray[np.float32]:
+    """The images corrected for the sign of the CTF that they are believed to have."""
+    return np.stack([m.phase_flip(image, NM) for m, image in zip(models, images, strict=True)]).astype(np.float32)
+
+
+def _ctf(condition: Condition, tilts: tuple[float, ...], defocus_um: float | NDArray[np.float64]) -> list[CTFModel]:
     """Give the model of every image; in a dose-symmetric series the exposure grows with the angle."""
     from acryo.ctf import CTFModel
 
-    order = np.argsort(np.argsort(np.abs(size.tilts), kind="stable"))
-    received = (order + 0.5) * _EXPOSURE
+    received = (np.argsort(np.argsort(np.abs(tilts), kind="stable")) + 0.5) * _EXPOSURE
+    each = np.broadcast_to(defocus_um, len(tilts))
     return [
-        CTFModel.from_kv(300, 2.7, defocus=-float(d), bfactor=float(e) * _B_PER_EXPOSURE)
-        for d, e in zip(defocus_um, received, strict=True)
+        CTFModel.from_kv(300, 2.7, defocus=-float(d), bfactor=float(e) * condition.damage)
+        for d, e in zip(each, received, strict=True)
     ]
 
 
@@ -270,62 +278,59 @@ def reconstruct(
     from acryo.projection import TiltSeries, reconstruct_tomogram
 
     images = specimen.images + np.float32(noise) * rng.standard_normal(specimen.images.shape, dtype=np.float32)
-    if condition.ctf:  # the correction knows the defocus of the series, not that of the image
-        known = np.full(len(images), specimen.defocus_um)
-        images = np.stack([m.phase_flip(i, NM) for m, i in zip(_ctf(size, known), images, strict=True)])
+    images = flipped(images, _ctf(condition, size.tilts, specimen.defocus_um))
     believed = TiltSeries(
         np.array(size.tilts) + specimen.angles[0],
         specimen.angles[1],
         sample_translations=specimen.shifts_px * NM,
         scale=NM,
     )
-    data = reconstruct_tomogram(
-        believed, images.astype(np.float32), size.shape, patch_size=48, dtype=np.float32, num_workers=2
-    )
+    data = reconstruct_tomogram(believed, images, size.shape, patch_size=48, dtype=np.float32, num_workers=2)
     wedge = MissingWedge(min(size.tilts), max(size.tilts))
     return Tomogram(Volume(np.asarray(data), VOXEL), specimen.name, wedge, "bright")
 
 
-def noise_for(
-    snr: float, reference: str, condition: Condition, size: Size, *, box_px: int = 32, count: int = 27
-) -> float:
+def noise_for(snr: float, reference: str, condition: Condition, size: Size, defocus_um: float) -> float:
     """Deviation of the noise in the images at which a complex has an SNR in the reconstruction.
 
-    SNR is Var(noise-free reconstruction of the particle alone) / Var(noise-only reconstruction) over its cubic box,
-    the mean over random orientations, at the middle of the range of defocus.
+    SNR is Var(noise-free reconstruction of the particle alone) / Var(noise-only reconstruction) over its cubic box of
+    32³, the mean over random orientations.
     """
-    signal, unit = _variances(reference, condition, size.tilts, box_px, count)
+    signal, unit = _variances(reference, condition, size.tilts, round(defocus_um, 2))
     return math.sqrt(signal / unit / snr)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _variances(
-    reference: str, condition: Condition, tilts: tuple[float, ...], box_px: int, count: int
+    reference: str, condition: Condition, tilts: tuple[float, ...], defocus_um: float
 ) -> tuple[float, float]:
     """Mean variance over the box of a complex alone, and of noise of deviation 1 alone, both reconstructed."""
-    from acryo import Molecules, TomogramSimulator
     from acryo.projection import DirectFourierReconstructor, TiltSeries
 
-    rng = np.random.default_rng(0)  # the same poses always: the noise level is no part of the drawing
-    wide = 2 * box_px + 1
-    size = Size(shape=(wide, wide, wide), tilts=tilts)
-    models = _ctf(size, np.full(len(tilts), np.mean(condition.defocus_um)))
-    geometry = TiltSeries(np.array(tilts), 0.0, scale=NM)
-    middle = np.full((len(tilts), 2), wide // 2)
+    models = _ctf(condition, tilts, defocus_um)
+    rotations = TiltSeries(np.array(tilts), 0.0, scale=NM).local_detector2tomo
+    middle = np.full((len(tilts), 2), _ALONE_PX // 2)
 
     def variance(images: NDArray[np.floating]) -> float:
-        if condition.ctf:
-            images = np.stack([m.phase_flip(i, NM) for m, i in zip(models, images, strict=True)])
-        boxes = DirectFourierReconstructor(images.astype(np.float32), geometry.local_detector2tomo, NM, NM, box_px)
+        boxes = DirectFourierReconstructor(flipped(images, models), rotations, NM, NM, _BOX_PX)
         return float(boxes(middle).var())
 
-    signal, noise = [], []
-    for turn in Rotation.random(count, rng):
-        alone = TomogramSimulator(order=1, scale=NM)
-        alone.add_molecules(
-            Molecules(np.full((1, 3), (wide - 1) / 2 * NM), Rotation.concatenate([turn])), template(reference)
-        )
-        series = alone.simulate_tilt_series(tilts, size.shape)
-        signal.append(variance(imaged(series, condition, size, np.full(len(tilts), np.mean(condition.defocus_um)))))
-        noise.append(variance(rng.standard_normal(series.shape)))
+    rng = np.random.default_rng(0)  # the same noise always: its level is no part of the drawing
+    alone = _alone(reference, tilts)
+    signal = [variance(imaged(series, models)) for series in alone]
+    noise = [variance(rng.standard_normal(series.shape)) for series in alone]
     return float(np.mean(signal)), float(np.mean(noise))
+
+
+@lru_cache(maxsize=4)
+def _alone(reference: str, tilts: tuple[float, ...]) -> list[NDArray[np.float32]]:
+    """Tilt series (tilts, y, x) of a complex alone, in random orientations."""
+    from acryo import Molecules, TomogramSimulator
+
+    made = []
+    for turn in Rotation.random(_POSES, np.random.default_rng(0)):
+        simulator = TomogramSimulator(order=1, scale=NM)
+        place = np.full((1, 3), _ALONE_PX // 2 * NM)
+        simulator.add_molecules(Molecules(place, Rotation.concatenate([turn])), template(reference))
+        made.append(simulator.simulate_tilt_series(tilts, (_ALONE_PX,) * 3))
+    return made

@@ -1,7 +1,7 @@
 """How close simulated tomograms come to a real one: spectrum, contrast and spacing inside a cell.
 
-The real tomogram is the part of a *Mycoplasma pneumoniae* cell that comes with tomotif (20 Å voxels); the simulated ones
-are of the preset ``mycoplasma``. Both are made bright and z-scored within the cell, and the same numbers are taken from
+The real tomogram is the part of a *Mycoplasma pneumoniae* cell that comes with tomotif (20 Å voxels); the simulated
+ones are of the preset ``mycoplasma``. Both are made bright and z-scored within the cell, and the same numbers are taken from
 both: the radial power spectrum inside the measured wedge (:func:`spectrum`, :func:`spectrum_error`), the deviation of
 local means (:func:`local_contrast`), and the distance from each pick of our own picker to its nearest neighbour
 (:func:`neighbour_distances`). Two yardsticks stand beside: ``floor`` compares both halves of the real cell, and
@@ -11,30 +11,32 @@ local means (:func:`local_contrast`), and the distance from each pick of our own
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 from scipy.stats import skew
 
 from benchmarks import harness
-from tomotif.core import MissingWedge, Structure, Tomogram
+from tomotif.core import MissingWedge, Tomogram
 from tomotif.io.mrc import open_tomogram
 from tomotif.io.structure import load_structure
+from tomotif.pipelines.simulate import TomogramSpec, preset_names, read_spec
 from tomotif.tasks.pick import PickSettings, pick
-from tomotif.tasks.simulate import SimulatedTomogram, TomogramSettings, simulate_tomogram
+from tomotif.tasks.simulate import SimulatedTomogram, simulate_tomogram
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SEEDS = (0, 1, 2)
 PRESET = "mycoplasma"
-PRESETS = Path(str(files("tomotif"))) / "resources" / "presets"
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 PLAIN = ("4v5d", "4v8r", "3j9i", "1oel", "1bxn", "2fha")
 
@@ -137,9 +139,7 @@ def spectrum(scene: Scene, *, size: int = BOX) -> tuple[NDArray[np.float64], NDA
     return shells / (size * scene.voxel_size), radial
 
 
-def spectrum_error(
-    frequency: NDArray[np.float64], real: NDArray[np.float64], simulated: NDArray[np.float64]
-) -> float:
+def spectrum_error(frequency: NDArray[np.float64], real: NDArray[np.float64], simulated: NDArray[np.float64]) -> float:
     """Mean over the shells of :data:`BAND` of |ln(simulated / real)|: 0.1 means off by 10 % in power.
 
     Examples
@@ -240,27 +240,183 @@ def real_scene() -> Scene:
 
 def simulated_scene(made: SimulatedTomogram) -> Scene:
     """A simulated cell: where complexes lie about as densely as in the middle of it, from the truth."""
-    crowd = gaussian_filter((made.instances.data > 0).astype(np.float32), 8, mode="constant")
+    crowd = gaussian_filter((made.instances.data > 0).astype(np.float32), 12, mode="nearest")
     usual = float(np.quantile(crowd[crowd > 0.1 * crowd.max()], 0.7))
-    inside = gaussian_filter((crowd > 0.5 * usual).astype(np.float32), 5) > 0.8
+    inside = gaussian_filter((crowd > 0.5 * usual).astype(np.float32), 5, mode="nearest") > 0.8
     inside[:MARGIN] = inside[-MARGIN:] = False
     return Scene.of(made.tomogram, inside)
 
 
-def preset(path: Path) -> tuple[list[Structure], TomogramSettings]:
-    """Structures and settings of a preset."""
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    known = {key: value for key, value in values.items() if key in TomogramSettings.model_fields}
-    return [load_structure(name) for name in values["structures"]], TomogramSettings.model_validate(known)
+def halves(real: Scene) -> tuple[Scene, Scene]:
+    """The real cell in two, along y."""
+    y = np.arange(real.inside.shape[1])[None, :, None]
+    return real.within(y < 80), real.within(y >= 80)
 
 
-def plain() -> tuple[list[Structure], TomogramSettings]:
-    """Six complexes in water and white noise, corrected for the CTF, with the volume, tilts and SNR of the preset."""
-    _, rich = preset(PRESETS / f"{PRESET}.yaml")
-    kept = {key: getattr(rich, key) for key in ("shape", "voxel_size", "snr", "snr_reference", "contrast", "box_px")}
-    return [load_structure(name) for name in PLAIN], TomogramSettings(**kept, occupancy=0.1)
+def plain() -> TomogramSpec:
+    """Six complexes in water and white noise, corrected for the CTF; volume, tilts, ice and SNR are the preset's."""
+    rich = read_spec([PRESET])
+    kept = ("shape", "voxel_size", "snr", "snr_reference", "contrast", "box_px", "ice_thickness")
+    return TomogramSpec.model_validate(
+        {"structures": PLAIN, "occupancy": 0.1, **{key: getattr(rich, key) for key in kept}}
+    )
 
 
-def simulated(structures: list[Structure], settings: TomogramSettings, seed: int) -> SimulatedTomogram:
-    """One tomogram."""
-    return simulate_tomogram(structures, settings, np.random.default_rng(seed), noise_free=False)
+def simulated(spec: TomogramSpec, seed: int) -> SimulatedTomogram:
+    """One tomogram of a spec."""
+    rng = np.random.default_rng(seed)
+    structures = [load_structure(name) for name in spec.structures]
+    return simulate_tomogram(structures, spec.settings(spec.draw(rng)), rng, noise_free=False)
+
+
+# ------------------------------------------------------------------------------------------------------ pictures
+
+
+def grey(values: NDArray[np.float32], levels: tuple[float, float]) -> NDArray[np.float32]:
+    """Dense matter dark, between two levels of the density."""
+    return np.clip((values - levels[0]) / (levels[1] - levels[0]), 0, 1)
+
+
+def save(figure: Figure, name: str) -> None:
+    """Write a picture for the pages."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    figure.savefig(IMAGES / f"{name}.jpg", dpi=100, bbox_inches="tight", pil_kwargs={"quality": 80, "optimize": True})
+
+
+def draw_slices(real: Scene, made: Scene) -> None:
+    """Real and simulated slices under one filter and between the same grey levels, and a section along the beam."""
+    from matplotlib.figure import Figure
+
+    volumes = {"real": real.smooth, "simulated": made.smooth}
+    low, high = np.quantile(volumes["real"][real.inside], (0.003, 0.997))
+    ny, nz = real.inside.shape[1], real.inside.shape[0]
+    figure = Figure(figsize=(9.6, 12.3))
+    axes = figure.subplots(5, 2, height_ratios=[ny] * 4 + [nz], gridspec_kw={"wspace": 0.02, "hspace": 0.03})
+    for column, (name, volume) in enumerate(volumes.items()):
+        planes = [(f"z = {z}", volume[z]) for z in (50, 64, 78, 92)] + [("y = 75", volume[:, 75])]
+        for row, (label, plane) in enumerate(planes):
+            axes[row, column].imshow(grey(plane, (low, high)), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+            axes[row, column].set_axis_off()
+            axes[row, column].text(4, 10, label, fontsize=8, va="center", bbox={"facecolor": "white", "pad": 1.5})
+        axes[0, column].set_title(name)
+    save(figure, "realism_slices")
+
+
+def draw_spectra(real: Measured, parts: Sequence[Measured], made: Sequence[Measured], bare: Sequence[Measured]) -> None:
+    """Radial power spectra."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2))
+    axes = figure.subplots()
+    k = real.frequency
+    low, high = np.min([p.power for p in parts], axis=0), np.max([p.power for p in parts], axis=0)
+    axes.fill_between(k, low, high, color="0.8", label="the halves of the real cell")
+    axes.semilogy(k, real.power, color="k", label="real")
+    for label, many, colour in (("simulated", made, "#E0600F"), ("plain", bare, "#3D7FF0")):
+        power = np.array([one.power for one in many])
+        axes.semilogy(k, power.mean(axis=0), color=colour, label=label)
+        axes.fill_between(k, power.min(axis=0), power.max(axis=0), color=colour, alpha=0.25, linewidth=0)
+    for end in BAND:
+        axes.axvline(end, color="0.6", linestyle=":")
+    axes.set(xlabel="spatial frequency (1/Å)", ylabel="power (variance 1 inside the cell)", xlim=(0, k[-1]))
+    axes.legend(frameon=False)
+    save(figure, "realism_spectra")
+
+
+def draw_distances(real: Measured, made: Sequence[Measured], bare: Sequence[Measured]) -> None:
+    """Histograms of the distance to the nearest pick."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 3.4))
+    titles = {"all": "all picks", "large": "picks as large as ribosomes"}
+    for axes, (name, edges) in zip(
+        figure.subplots(1, 2), {"all": np.arange(60, 260, 8), "large": np.arange(100, 620, 25)}.items(), strict=True
+    ):
+        sets = (("real", [real], "k"), ("simulated", made, "#E0600F"), ("plain", bare, "#3D7FF0"))
+        for label, many, colour in sets:
+            values = np.concatenate([one.distances[name] for one in many])
+            axes.hist(values, bins=edges, density=True, histtype="step", color=colour, label=label, linewidth=1.5)
+        axes.set(title=titles[name], xlabel="distance to the nearest pick (Å)", yticks=[])
+    axes.legend(frameon=False)
+    save(figure, "realism_distances")
+
+
+def draw_presets() -> None:
+    """For every preset a row: what was in the microscope, and the tomogram at three depths."""
+    from matplotlib.figure import Figure
+
+    names = preset_names()
+    figure = Figure(figsize=(12.0, 3.0 * len(names)))
+    for row, name in enumerate(names):
+        made = simulated(read_spec([name]), 0)
+        values = np.asarray(made.tomogram.volume.data, dtype=np.float32)
+        seen = gaussian_filter(values if made.tomogram.contrast == "bright" else -values, SMOOTHING)
+        depth = len(seen)
+        panels = [("specimen", made.density[depth // 2], (-0.1, 0.6))]
+        low, high = np.quantile(seen, (0.005, 0.995))
+        panels += [(f"z = {z}", seen[z], (low, high)) for z in (depth // 2, depth // 2 - 15, depth // 2 + 15)]
+        for column, (label, plane, levels) in enumerate(panels):
+            side = min(plane.shape)
+            top, left = ((n - side) // 2 for n in plane.shape)
+            axes = figure.add_subplot(len(names), 4, 4 * row + column + 1)
+            square = plane[top : top + side, left : left + side]
+            axes.imshow(grey(square, levels), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+            axes.set(xticks=[], yticks=[], title=f"{name}: {label}" if column == 0 else label)
+    figure.tight_layout()
+    save(figure, "presets")
+
+
+# ---------------------------------------------------------------------------------------------------------- main
+
+
+def summary(rows: Sequence[dict[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean and standard deviation of every number over seeds.
+
+    >>> summary([{"a": 1.0}, {"a": 3.0}])
+    ({'a': 2.0}, {'a': 1.4142})
+    """
+    mean = {key: round(float(np.mean([row[key] for row in rows])), 4) for key in rows[0]}
+    if len(rows) == 1:
+        return mean, dict.fromkeys(mean, 0.0)
+    return mean, {key: round(float(np.std([row[key] for row in rows], ddof=1)), 4) for key in rows[0]}
+
+
+def main(quick: bool) -> dict[str, Any]:
+    """Compare simulated tomograms, plain ones, and halves of the real one with the real one; draw unless quick."""
+    scene = real_scene()
+    real = Measured.of(scene)
+    parts = [Measured.of(half) for half in halves(scene)]
+    seeds = SEEDS[:1] if quick else SEEDS
+    first: list[Scene] = []
+    found: dict[str, list[Measured]] = {"preset": [], "plain": []}
+    for name, spec in (("preset", read_spec([PRESET])), ("plain", plain())):
+        for seed in seeds:
+            cell = simulated_scene(simulated(spec, seed))
+            found[name].append(Measured.of(cell))
+            first.append(cell) if not first else None
+    if not quick:
+        draw_slices(scene, first[0])
+        draw_spectra(real, parts, found["preset"], found["plain"])
+        draw_distances(real, found["preset"], found["plain"])
+        draw_presets()
+    mean, deviation = summary([one.against(real) for one in found["preset"]])
+    bare, bare_deviation = summary([one.against(real) for one in found["plain"]])
+    return {
+        **mean,
+        "sd": deviation,
+        "plain": bare,
+        "plain_sd": bare_deviation,
+        "floor": summary([parts[0].against(parts[1])])[0],
+        "real": {
+            **{key: round(value, 4) for key, value in real.contrast.items()},
+            **{f"picks_{name}": len(distances) for name, distances in real.distances.items()},
+            **{f"neighbour_distance_{name}": round(float(np.median(d)), 1) for name, d in real.distances.items()},
+            "cell_um3": round(real.volume, 4),
+        },
+        "band": "1/400 to 1/45 Å⁻¹, shells of 1/1280 Å⁻¹, mean |ln(simulated / real)|",
+        "tomograms": len(seeds),
+    }
+
+
+if __name__ == "__main__":
+    harness.run("realism", main, seeds=SEEDS)

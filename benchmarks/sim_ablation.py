@@ -296,10 +296,10 @@ def tested_boxes(prefix: str) -> dict[tuple[str, float], Subtomograms]:
     made: dict[tuple[str, float], Subtomograms] = {}
     for condition in CONDITIONS.values():
         for snr in plan.snrs:
-            noise = acryo.noise_for(snr, "1bxn", condition, plan.size)
             parts = []
             for number, specimen in enumerate(s for s, job in zip(specimens, jobs, strict=True) if job[0] is condition):
                 rng = np.random.default_rng((_TESTED, number, 1))
+                noise = acryo.noise_for(snr, "1bxn", condition, plan.size, specimen.defocus_um)
                 tomogram = acryo.reconstruct(specimen, condition, plan.size, noise, rng)
                 parts.append(boxes_of(tomogram, specimen.particles, None, rng))
             made[condition.name, snr] = join(parts, tomogram)

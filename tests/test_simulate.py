@@ -385,9 +385,9 @@ def test_numbers_and_abundances_are_kept(structures: list[Structure]) -> None:
 
 
 def test_the_command_writes_a_run_folder_that_can_be_read_back(tmp_path: Path) -> None:
-    from tomotif.cli.simulate import simulate  # slow to import: it knows every stage
+    from tomotif.cli.simulate import TomogramOptions, simulate  # slow to import: it knows every stage
 
-    settings = TomogramSettings(shape=(32, 48, 40), counts=(2, 1))
+    settings = TomogramOptions(shape=(32, 48, 40), counts=(2, 1))
     simulate(["1bxn", "1s3x"], output=tmp_path / "run", count=2, seed=3, settings=settings)
     tomograms = read_tomograms(tmp_path / "run/tomograms.star")
     assert [t.name for t in tomograms] == ["simulated_000", "simulated_001"]

@@ -108,8 +108,8 @@ def complete_spec(names: Sequence[str], changes: Mapping[str, Any]) -> TomogramS
     try:
         return read_spec(names, changes)
     except ValidationError as error:
-        source = f"{names[0]}: " if is_spec(names[0]) else ""
-        raise InputError(f"{source}{one_line(error)}") from None
+        problems = one_line(error)
+    raise InputError(f"{names[0]}: {problems}" if is_spec(names[0]) else problems)  # out here it has no context
 
 
 def summary(spec: TomogramSpec, particles: Mapping[str, int]) -> Table:

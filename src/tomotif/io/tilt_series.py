@@ -101,7 +101,7 @@ def fits_float16(images: NDArray[np.floating]) -> bool:
     False
     """
     largest, deviation = float(np.abs(images).max()), float(np.std(images, dtype=np.float64))
-    if largest >= np.finfo(np.float16).max:
+    if largest >= float(np.finfo(np.float16).max):
         return False
     return float(np.spacing(np.float16(largest))) <= 2 * _COARSEST * deviation
 

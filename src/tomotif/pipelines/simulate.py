@@ -48,8 +48,9 @@ _NUMBERS = {
 }
 """Settings that are plain numbers."""
 
-# measured on two cores of a server of 2023, 41 tilts
-_SECONDS, _SECONDS_PER_VOXEL, _SECONDS_PER_PARTICLE = 0.3, 0.8e-6, 2e-3
+# measured on two cores of a server of 2023; a ray is a voxel at one tilt
+_SECONDS, _SECONDS_PER_RAY, _SECONDS_PER_PARTICLE = 0.3, 20e-9, 2e-3
+_SECONDS_PER_SIGNAL = 0.8  # of a structure in a box of 32 voxels, on which its SNR stands
 _GB, _GB_PER_VOXEL = 0.35, 48e-9
 
 
@@ -59,7 +60,7 @@ class TomogramSpec(TomogramSettings):
     structures: tuple[str, ...] = Field(min_length=1)
     """Names of structures, or files; each is a class."""
 
-    vary: dict[str, tuple[float, float]] = {}
+    vary: dict[str, tuple[float, float]] = Field(default={})
     """Ranges of settings that are numbers: each tomogram draws its own value, snr with uniform logarithm."""
 
     @model_validator(mode="after")
@@ -242,20 +243,42 @@ def estimate(
 ) -> Estimate:
     """About how many particles, how much time, memory and disk a simulation takes; of what varies, the middle."""
     settings = spec.middle()
-    nz, ny, nx = settings.shape
-    voxels, tilts = nz * ny * nx, len(settings.angles)
-    across, along = (nx, ny) if settings.tilt_axis == "y" else (ny, nx)
+    voxels = math.prod(settings.shape)
     particles = expected_particles(spec, settings)
-    seconds = _SECONDS + _SECONDS_PER_VOXEL * voxels * tilts / 41 + _SECONDS_PER_PARTICLE * sum(particles.values())
-    bytes_of = {
-        "labels": 3 * voxels,
-        "noise_free": 4 * voxels,
-        "density": 4 * voxels,
-        "tilt_series": 2 * tilts * along * math.hypot(across, nz),
-    }
-    disk = 4 * voxels + sum(bytes_of[what] for what in keep)
-    memory = (_GB + _GB_PER_VOXEL * voxels) * min(processes, count)
-    return Estimate(voxels, particles, count * seconds, memory, count * disk / 1e9)
+    return Estimate(
+        voxels,
+        particles,
+        seconds=count * seconds_for(settings, sum(particles.values())) + seconds_for_signals(spec, count),
+        memory_gb=(_GB + _GB_PER_VOXEL * voxels) * min(processes, count),
+        disk_gb=count * bytes_of(settings, keep) / 1e9,
+    )
+
+
+def seconds_for(settings: TomogramSettings, particles: int) -> float:
+    """About how long a tomogram of so many particles takes."""
+    rays = math.prod(settings.shape) * len(settings.angles)
+    return _SECONDS + _SECONDS_PER_RAY * rays + _SECONDS_PER_PARTICLE * particles
+
+
+def seconds_for_signals(spec: TomogramSpec, count: int) -> float:
+    """About how long it takes to find how far every structure stands out from the noise.
+
+    What was found is kept for the next tomogram of the same optics and about the same defocus.
+    """
+    if spec.snr is None and "snr" not in spec.vary:
+        return 0.0
+    conditions = count if spec.vary else min(count, 4)
+    structures = len(spec.structures + spec.other_structures)
+    return conditions * structures * _SECONDS_PER_SIGNAL * (spec.box_px / 32) ** 3
+
+
+def bytes_of(settings: TomogramSettings, keep: Sequence[Kept]) -> int:
+    """Bytes of the files of a tomogram, tables apart."""
+    nz, ny, nx = settings.shape
+    across, along = (nx, ny) if settings.tilt_axis == "y" else (ny, nx)
+    voxels, pixels = nz * ny * nx, len(settings.angles) * along * math.ceil(math.hypot(across, nz))
+    each = {"labels": 3 * voxels, "noise_free": 4 * voxels, "density": 4 * voxels, "tilt_series": 2 * pixels}
+    return 4 * voxels + sum(each[what] for what in set(keep))
 
 
 def expected_particles(spec: TomogramSpec, settings: TomogramSettings) -> dict[str, int]:
@@ -339,18 +362,17 @@ class Batch:
 
     def write(self, made: SimulatedTomogram) -> None:
         """Write a tomogram and what is kept of the truth."""
-        volume, stem = made.tomogram.volume, self.folder / made.tomogram.name
-        write_volume(stem.with_name(f"{stem.name}.mrc"), volume.data, volume.voxel_size)
-        beside = lambda what: stem.with_name(f"{stem.name}_{what}")  # noqa: E731 - one line is clearer
+        volume, name = made.tomogram.volume, made.tomogram.name
+        write_volume(self.folder / f"{name}.mrc", volume.data, volume.voxel_size)
         if "labels" in self.keep:
-            write_labels(beside("classes.mrc"), made.classes)
-            write_labels(beside("instances.mrc"), made.instances)
+            write_labels(self.folder / f"{name}_classes.mrc", made.classes)
+            write_labels(self.folder / f"{name}_instances.mrc", made.instances)
         if "tilt_series" in self.keep:
-            write_tilt_series(beside("tilts.mrcs"), made.tilt_series)
+            write_tilt_series(self.folder / f"{name}_tilts.mrcs", made.tilt_series)
         if "density" in self.keep:
-            write_volume(beside("density.mrc"), made.density, volume.voxel_size)
+            write_volume(self.folder / f"{name}_density.mrc", made.density, volume.voxel_size)
         if made.noise_free is not None:
-            write_volume(beside("noise_free.mrc"), made.noise_free, volume.voxel_size)
+            write_volume(self.folder / f"{name}_noise_free.mrc", made.noise_free, volume.voxel_size)
 
     def open(self, number: int, drawn: Mapping[str, float]) -> Tomogram:
         """A written tomogram."""

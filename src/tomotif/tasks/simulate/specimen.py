@@ -25,6 +25,8 @@ DISTRACTOR = "distractor"
 _TURNS = 12
 """Orientations tried before a complex is said to find no room."""
 
+_FEWEST_COPIES, _MOST_COPIES = 4, 64
+
 _FEWEST_VOXELS = 4
 """A molecular envelope of fewer voxels than this is no shape any more."""
 
@@ -213,7 +215,7 @@ def _place(
 ) -> None:
     """Put ``count`` copies of a structure into the free space."""
     gains = draw_gains(count, canvas.settings.contrast_spread, rng)
-    copies = turned_copies(template, rng)
+    copies = turned_copies(template, rng, count)
     for number in range(count):
         for _ in range(_TURNS):
             stamp, mask, quaternion, fraction = next(copies)
@@ -231,11 +233,16 @@ def _place(
 
 
 def turned_copies(
-    template: Template, rng: np.random.Generator
+    template: Template, rng: np.random.Generator, expected: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]]:
-    """Density, envelope, orientation and fraction of a voxel of randomly turned copies, without end."""
-    batch = len(chunks(1 << 30, template.size)[0]) if template.size > 64 else 64
+    """Density, envelope, orientation and fraction of a voxel of randomly turned copies, without end.
+
+    About as many as are ``expected`` are made at once, but no more than fit the processor's cache.
+    """
+    most = len(chunks(_MOST_COPIES, template.size)[0])
     while True:
+        batch = int(np.clip(expected, _FEWEST_COPIES, most))
+        expected -= batch
         rotations, fractions = random_rotations(batch, rng), rng.uniform(-0.5, 0.5, (batch, 3))
         stamps = template.stamps(rotations, fractions)
         for stamp, quaternion, fraction in zip(stamps, rotations.as_quat(), fractions, strict=True):
