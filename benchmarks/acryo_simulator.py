@@ -36,8 +36,8 @@ NM = VOXEL / 10
 
 _FINE = 3
 """Bins of the histogram of atoms along the edge of a voxel."""
-_SIGMA = 8.0
-"""Å; Gaussian that smooths the histogram: as a Fourier amplitude 1/e at 1/25 Å⁻¹."""
+_SIGMA = 4.0
+"""Å; Gaussian that smooths the histogram, which voxels and linear interpolation smooth too: about 30 Å in all."""
 _EXPOSURE = 3.0
 """Electrons/Å² an image."""
 _BOX_PX, _ALONE_PX, _POSES = 32, 65, 16

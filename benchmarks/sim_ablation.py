@@ -133,7 +133,7 @@ FULL = Plan(
     held_out=8,
     tested=4,
     size=acryo.Size(),
-    snrs=(0.2, 0.1, 0.05),
+    snrs=(0.1, 0.03, 0.01),
     prefix="",
 )
 QUICK = Plan(

@@ -2,11 +2,10 @@
 
 Seconds are those of placing, projecting, CTF, noise and reconstruction at 12 Å, 41 tilts, with six complexes equally
 many, the operators and templates being there from an earlier tomogram of the same kind (``cold``: without them;
-``with_noise_free``: with the second reconstruction that the truth needs). Training subtomograms are boxes of 32³ cut at
-the true places of the crowded tomogram, its simulation included. The SNR is measured on the output: one complex alone in
-the middle, its density not made from the simulator's stamps, is imaged without noise, and
-its variance over the box divided by that of reconstructed noise. The fast and the full path see the same pose at the
-same defocus.
+``with_noise_free``: with the second reconstruction that the truth needs). Training subtomograms are boxes of 32³ cut
+at the true places of the crowded tomogram, its simulation included. The SNR is measured on the output: one complex
+alone in the middle, its density not made from the simulator's stamps, is imaged without noise, and its variance over
+the box divided by that of reconstructed noise. The fast and the full path see the same pose at the same defocus.
 """
 
 from __future__ import annotations

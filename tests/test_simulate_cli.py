@@ -115,6 +115,13 @@ def test_every_preset_is_a_spec_and_help_names_it(tmp_path: Path, capsys: pytest
     assert not (tmp_path / "out").exists()
 
 
+def test_the_example_in_the_documentation_is_a_spec() -> None:
+    page = (Path(__file__).parents[1] / "docs/commands/simulate.md").read_text(encoding="utf-8")
+    spec = TomogramSpec.model_validate(yaml.safe_load(page.split("```yaml")[1].split("```")[0]))
+    assert spec.membranes[0].crossing == ("5t4o",) and spec.vary["snr"] == (0.02, 0.3)
+    assert all(f"`{name}`" in page for name in preset_names())
+
+
 def test_options_win_over_a_spec_and_what_it_varies(tmp_path: Path) -> None:
     path = str(spec_file(tmp_path, snr=0.3, vary={"exposure": [1, 3], "mtf": [0.4, 0.8]}))
     spec = read_spec([path], {"exposure": 2.0, "counts": [1, 1]})

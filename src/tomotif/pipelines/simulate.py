@@ -31,7 +31,7 @@ from tomotif.io.star import read_particles, write_particles
 from tomotif.io.structure import load_structure, structure_names
 from tomotif.io.tilt_series import write_tilt_series
 from tomotif.tasks.simulate import SimulatedTomogram, TomogramSettings, simulate_tomogram
-from tomotif.tasks.simulate.specimen import DISTRACTOR, _distractor_numbers, _numbers, check_size
+from tomotif.tasks.simulate.specimen import DISTRACTOR, check_size, distractor_numbers, numbers_of
 from tomotif.tasks.simulate.templates import check_names
 
 Kept = Literal["labels", "noise_free", "density", "tilt_series"]
@@ -193,7 +193,7 @@ def check_spec(spec: TomogramSpec) -> None:
     check_names(structures)
     coarsest = spec.vary.get("voxel_size", (0.0, spec.voxel_size))[1]
     check_size([*structures, *others], spec.settings({"voxel_size": coarsest}))
-    _numbers(structures, spec, 1)
+    numbers_of(structures, spec, 1)
 
 
 def load_known(name: str) -> Structure:
@@ -287,8 +287,8 @@ def expected_particles(spec: TomogramSpec, settings: TomogramSettings) -> dict[s
     others = [load_structure(name) for name in settings.distractors]
     nz, ny, nx = settings.shape
     room = round(min(settings.thickness / settings.voxel_size, nz) * ny * nx)
-    numbers = zip((s.name for s in structures), map(int, _numbers(structures, settings, room)), strict=True)
-    distractors = int(_distractor_numbers(others, settings, room).sum())
+    numbers = zip((s.name for s in structures), map(int, numbers_of(structures, settings, room)), strict=True)
+    distractors = int(distractor_numbers(others, settings, room).sum())
     return dict(numbers) | ({DISTRACTOR: distractors} if distractors else {})
 
 

@@ -15,7 +15,7 @@ from tomotif.core import Structure
 from tomotif.core.geometry import random_rotations
 from tomotif.io.structure import load_structure
 from tomotif.ops.fourier import Shape, frequency_grid, half_space_weights
-from tomotif.tasks.simulate.settings import SubtomogramSettings, TomogramSettings
+from tomotif.tasks.simulate.settings import ImagingSettings, SubtomogramSettings, TomogramSettings
 from tomotif.tasks.simulate.templates import chunks, render, templates
 from tomotif.tasks.simulate.transfer import microscope, middle, noise_transfer
 
@@ -23,7 +23,10 @@ SIGNAL_BAND = 1 / 30
 """1/Å; where the signal of a macromolecule at this noise lies."""
 
 _PROBES = 96
-"""Poses over which a structure's signal is averaged to set the noise; half of them at a given defocus."""
+"""Poses over which a structure's signal is averaged to set the noise."""
+
+_PROBES_AT = 32
+"""The same at a given defocus, where there is less to average."""
 
 _DEFOCUS_STEP = 0.5
 """µm between the defoci at which signals are measured."""
@@ -102,6 +105,9 @@ def _signal_power_at(
     """The signal's power at a defocus, interpolated between few that are kept for the next tomogram."""
     if defocus_um is None or not settings.ctf:
         return _signal_power(structure, settings, None)
+    if isinstance(settings, TomogramSettings):  # one entry of the cache for all that image alike
+        imaging = settings.model_dump(include=set(ImagingSettings.model_fields) - {"snr", "noise_decay"})
+        settings = TomogramSettings(**imaging, box_px=settings.box_px)
     below = math.floor(defocus_um / _DEFOCUS_STEP) * _DEFOCUS_STEP
     share = (defocus_um - below) / _DEFOCUS_STEP
     low, high = (_signal_power(structure, settings, at) for at in (below, below + _DEFOCUS_STEP))
@@ -119,7 +125,7 @@ def _signal_power(
     box, ready = settings.box_px, templates([structure], settings)
     work = work_px(settings)
     shift = settings.max_shift_px if isinstance(settings, SubtomogramSettings) else 0.5
-    probes = _PROBES if defocus_um is None else _PROBES // 2
+    probes = _PROBES if defocus_um is None else _PROBES_AT
     defocus = np.linspace(*settings.defocus_um, probes) if defocus_um is None else np.full(probes, defocus_um)
     optics, band = microscope(work, settings), torch.from_numpy(_band((box, box, box), settings.voxel_size))
     weights = torch.from_numpy(half_space_weights((box, box, box)))

@@ -22,6 +22,8 @@ from tomotif.tasks.simulate.templates import Template, check_names, chunks, temp
 DISTRACTOR = "distractor"
 """The class of complexes that are there but are none of the structures asked for."""
 
+_COLUMNS = ("class", "radius", "mass_kda", "structure", "gain")
+
 _TURNS = 12
 """Orientations tried before a complex is said to find no room."""
 
@@ -107,7 +109,7 @@ def build_specimen(
     room = int(np.count_nonzero(canvas.free)) + int(np.count_nonzero(canvas.instances))
     if room == 0:
         raise InputError(f"expected room for complexes in {name}, the scenery leaves none; ask for less of it")
-    wanted = [*_numbers(structures, settings, room), *_distractor_numbers(others, settings, room)]
+    wanted = [*numbers_of(structures, settings, room), *distractor_numbers(others, settings, room)]
     everything = [*structures, *others]
     labels = [s.name for s in structures] + [DISTRACTOR] * len(others)
     space = Room(canvas.free, gap_px=settings.gap_px)
@@ -187,7 +189,7 @@ class Canvas:
 
     def finished(self, name: str, room: int) -> Specimen:
         """The specimen as a noun."""
-        columns = {key: [row[key] for row in self.rows] for key in (self.rows[0] if self.rows else ["class"])}
+        columns: dict[str, list[object]] = {key: [row[key] for row in self.rows] for key in _COLUMNS}
         columns["visibility"] = [
             min(1.0, own / max(float(np.square(self.density[inside]).sum()), 1e-30)) for inside, own in self.windows
         ]
@@ -267,8 +269,8 @@ def check_size(structures: Sequence[Structure], settings: TomogramSettings) -> N
             )
 
 
-def _numbers(structures: Sequence[Structure], settings: TomogramSettings, room: int) -> NDArray[np.int64]:
-    """How many of each structure."""
+def numbers_of(structures: Sequence[Structure], settings: TomogramSettings, room: int) -> NDArray[np.int64]:
+    """How many of each structure lie in so many voxels of room."""
     given = settings.counts if settings.counts is not None else settings.abundances
     if given is not None and len(given) not in (1, len(structures)):
         raise InputError(f"expected one number for each of {len(structures)} structures, or one for all, got {given}")
@@ -280,7 +282,8 @@ def _numbers(structures: Sequence[Structure], settings: TomogramSettings, room: 
     return numbers_for(structures, share, settings.occupancy * room * settings.voxel_size**3)
 
 
-def _distractor_numbers(others: Sequence[Structure], settings: TomogramSettings, room: int) -> NDArray[np.int64]:
+def distractor_numbers(others: Sequence[Structure], settings: TomogramSettings, room: int) -> NDArray[np.int64]:
+    """How many of each distractor lie in so many voxels of room."""
     volume = settings.distractor_occupancy * room * settings.voxel_size**3
     return numbers_for(others, np.ones(len(others)), volume)
 
