@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from hashlib import blake2b
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from benchmarks import harness
 from tomotif.core import BACKGROUND, Particles, Subtomograms, Tomogram
 from tomotif.engine.predict import openvino_predictor, predict_boxes
 from tomotif.io.structure import load_structure
+from tomotif.pipelines.simulate import read_spec
 from tomotif.tasks.classify import ClassifierSettings, train_classifier
 from tomotif.tasks.extract import ExtractSettings, extract
 from tomotif.tasks.simulate import (
@@ -142,7 +144,7 @@ QUICK = Plan(
     tomograms=3,
     boxes=6,
     settings={"shape": (64, 128, 128), "ice_thickness": None},
-    classifier=ClassifierSettings(model="motif3d", epochs=3),
+    classifier=ClassifierSettings(model="motif3d", epochs=12),
     held_out=1,
     tested=1,
     size=acryo.Size(shape=(65, 97, 97), thickness_px=49, count=6, distractors=2),
@@ -165,32 +167,20 @@ def variants(plan: Plan) -> dict[str, dict[str, Any]]:
     return {"base": {**BASE, **plan.settings}, **off, "none": {**BASE, **NONE, **plan.settings}}
 
 
-def randomised(rng: np.random.Generator) -> dict[str, Any]:
-    """What a tomogram of the domain-randomised training draws anew: wider than any one experiment, about `BASE`."""
-    low, high = np.sort(rng.uniform(1.5, 8.0, 2))
-    return {
-        "snr": float(np.exp(rng.uniform(np.log(0.04), np.log(0.3)))),
-        "noise_decay": float(rng.uniform(0, 10)),
-        "ctf": bool(rng.random() < 0.8),
-        "phase_flip": True,
-        "defocus_um": (float(low), float(high)),
-        "exposure": float(rng.uniform(0, 5)),
-        "mtf": float(rng.uniform(0.4, 1.0)),
-        "resolution": float(rng.uniform(20, 35)),
-        "occupancy": float(rng.uniform(0.1, 0.2)),
-        "contrast_spread": float(rng.uniform(0, 0.4)),
-        "shift_jitter": float(rng.uniform(0, 10)),
-        "axis_jitter": float(rng.uniform(0, 0.8)),
-        "tilt_jitter": float(rng.uniform(0, 1)),
-        "ice_thickness": float(rng.uniform(800, 1152)),
-    }
-
-
 def settings_of(variant: str, plan: Plan, rng: np.random.Generator) -> TomogramSettings:
-    """Settings of one tomogram of a variant."""
-    if variant == "domain_randomised":
-        return TomogramSettings(**{**BASE, **randomised(rng), **plan.settings})
-    return TomogramSettings(**variants(plan)[variant])
+    """Settings of one tomogram of a variant; the domain-randomised training is that of the preset `randomised`."""
+    if variant != "domain_randomised":
+        return TomogramSettings(**variants(plan)[variant])
+    preset = read_spec(["randomised"])
+    scenery = {name: getattr(preset, name) for name in ("defocus_um", "membranes", "filaments", "gold")}
+    return TomogramSettings(**{**BASE, **scenery, **preset.draw(rng), **plan.settings})
+
+
+def digest(variant: str, plan: Plan) -> str:
+    """What decides a cell besides its name, in eight letters: a change of the study makes new cells."""
+    settings = variants(plan).get(variant, (BASE, read_spec(["randomised"])))
+    same = replace(plan, seeds=(), features=())  # how many cells there are changes none of them
+    return blake2b(repr((settings, same, CONDITIONS, UNKNOWN, OFFSET_PX)).encode(), digest_size=4).hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------- boxes
@@ -262,14 +252,18 @@ def join(parts: Sequence[tuple[Particles, NDArray[np.float16]]], like: Tomogram)
 
 
 def simulated_boxes(variant: str, plan: Plan, seed: int, tomograms: int) -> Subtomograms:
-    """Boxes from our own simulated tomograms of a variant."""
-    structures, parts = [load_structure(name) for name in CLASSES], []
-    for number in range(tomograms):
+    """Boxes from our own simulated tomograms of a variant, two made at a time."""
+    structures = [load_structure(name) for name in CLASSES]
+
+    def boxes(number: int) -> tuple[Particles, NDArray[np.float16], Tomogram]:
         rng = np.random.default_rng((seed, number))
         settings = settings_of(variant, plan, rng)
         made = simulate_tomogram(structures, settings, rng, f"ours_{number:03d}", noise_free=False)
-        parts.append(boxes_of(made.tomogram, made.particles, plan.boxes, rng))
-    return join(parts, made.tomogram)
+        return *boxes_of(made.tomogram, made.particles, plan.boxes, rng), made.tomogram
+
+    with ThreadPoolExecutor(2) as threads:
+        made = list(threads.map(boxes, range(tomograms)))
+    return join([(particles, stack) for particles, stack, _ in made], made[0][2])
 
 
 @lru_cache(maxsize=1)
@@ -407,7 +401,7 @@ def main(quick: bool) -> dict[str, Any]:
     cells: Cells = {name: [] for name in names}
     for seed in plan.seeds:
         for name in names:
-            key = f"{plan.prefix}{name}_seed{seed}"
+            key = f"{plan.prefix}{name}_seed{seed}_{digest(name, plan)}"
             cells[name].append(harness.cell(NAME, key, partial(one, name, seed, plan)))
     return {
         **summary(cells, plan.features),

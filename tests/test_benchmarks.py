@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,14 @@ def test_randomised_settings_are_valid_and_follow_the_generator() -> None:
         for seed in (0, 0, 1)
     ]
     assert drawn[0] == drawn[1] != drawn[2]
-    assert all(0.04 <= one.snr <= 0.3 for one in drawn if one.snr)
+    assert drawn[0].shape == TomogramSettings(**sim_ablation.BASE).shape
+
+
+def test_a_change_of_the_study_makes_new_cells_but_another_seed_does_not() -> None:
+    plan = sim_ablation.FULL
+    assert sim_ablation.digest("base", plan) == sim_ablation.digest("base", replace(plan, seeds=(5,)))
+    assert sim_ablation.digest("base", plan) != sim_ablation.digest("base", replace(plan, boxes=14))
+    assert sim_ablation.digest("base", plan) != sim_ablation.digest("no_ctf", plan)
 
 
 def test_gains_are_points_against_the_base_of_the_same_seed() -> None:

@@ -59,7 +59,7 @@ def damage(frequency: NDArray[np.floating], exposure: float | NDArray[np.floatin
 
     Examples
     --------
-    >>> float(damage(np.array([1 / 20]), 100.0)[0].round(2))  # at 20 Å
+    >>> round(float(damage(np.array([1 / 20]), 100.0)[0]), 2)  # at 20 Å
     0.28
     """
     return np.exp(-0.5 * exposure / critical_exposure(frequency)).astype(np.float32)
