@@ -28,7 +28,7 @@ _PROBES = 96
 _PROBES_AT = 32
 """The same at a given defocus, where there is less to average."""
 
-_DEFOCUS_STEP = 0.5
+_DEFOCUS_STEP = 1.0
 """µm between the defoci at which signals are measured."""
 
 
