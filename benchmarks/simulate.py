@@ -1,7 +1,7 @@
 """The full simulation of tomograms: speed, memory, and whether the numbers it promises are those that come out.
 
 Seconds are those of placing, projecting, CTF, noise and reconstruction at 12 Å, 41 tilts, with six complexes equally
-many; operators, templates and signal levels are there from an earlier tomogram of the same kind (``cold``: they are not;
+many; operators, templates and signal levels are there from an earlier tomogram of this kind (``cold``: they are not;
 ``with_noise_free``: with the second reconstruction that the truth needs). Training subtomograms are boxes of 32³ cut
 at the true places of the crowded tomogram, its simulation included. The SNR is measured on the output: one complex
 alone in the middle, its density not made from the simulator's stamps, is imaged without noise, and its variance over
