@@ -5,6 +5,10 @@ cut from acryo's (see ``benchmarks/acryo_simulator.py``): two conditions, three 
 networks. The gain of a feature is the accuracy with everything on minus the accuracy without it, in points, the mean
 and the standard deviation over seeds of the training. Accuracy is the mean recall of six complexes and background.
 
+Tomograms of the training draw how crowded they are. That matters more than anything else here: complexes that keep out
+of each other's way at 20 % occupancy scatter half as much at low frequency as at 10 % (the structure factor of hard
+bodies), and a network that saw one crowding alone takes every complex for a more compact one in the other.
+
 ``gap_before`` is the accuracy of the network with everything on in held-out tomograms of our own simulator minus that
 on acryo's ``cell`` condition at the same SNR; ``gap_after`` the same for the domain-randomised training. Boxes are cut
 at true places with offsets up to 2 voxels: this measures classification, not picking.
@@ -46,7 +50,7 @@ CLASSES = ("4v5d", "4v8r", "3j9i", "1oel", "1bxn", "2fha")
 DISTRACTORS = ("3cf3", "1gyt", "5tbz")
 UNKNOWN = ("1qvr", "1wcm", "1aon")
 """Complexes in the test tomograms that are no class; training has others."""
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1)
 BOX = 32
 OFFSET_PX = 2.0
 CONDITIONS = {c.name: c for c in (acryo.PLAIN, acryo.CELL)}
@@ -55,9 +59,8 @@ _HELD_OUT, _TESTED = 10_000, 20_000
 
 BASE: dict[str, Any] = {
     "shape": (96, 192, 192),
-    "occupancy": 0.17,
     "distractors": DISTRACTORS,
-    "distractor_occupancy": 0.03,
+    "distractor_occupancy": 0.02,
     "membranes": (MembraneSettings(kind="vesicle", count=1, radius=(150.0, 300.0)),),
     "filaments": (FilamentSettings(kind="actin", count=3, length=(600.0, 1500.0)),),
     "gold": (GoldSettings(count=3),),
@@ -75,31 +78,28 @@ BASE: dict[str, Any] = {
     "tilt_jitter": 0.5,
     "snr": 0.1,
 }
-"""Everything on."""
+"""Everything on, but for the occupancy."""
+
+OCCUPANCY = (0.04, 0.17)
+"""Range of the classes' occupancy; each tomogram draws its own."""
 
 OFF: dict[str, dict[str, Any]] = {
     "neighbours": {"counts": (32,), "distractor_occupancy": 0.005},
-    "distractors": {"distractors": (), "distractor_occupancy": 0.0, "occupancy": 0.2},
-    "membranes": {"membranes": ()},
-    "filaments": {"filaments": ()},
-    "gold": {"gold": ()},
+    "occupancy_range": {"occupancy": OCCUPANCY[1]},
+    "distractors": {"distractors": (), "distractor_occupancy": 0.0},
+    "scenery": {"membranes": (), "filaments": (), "gold": ()},
     "ice_thickness": {"ice_thickness": None},
     "contrast_spread": {"contrast_spread": 0.0},
     "ctf": {"ctf": False},
     "phase_flip": {"phase_flip": False},
     "defocus_range": {"defocus_um": (4.0, 4.0)},
     "radiation_damage": {"exposure": 0.0},
-    "mtf": {"mtf": 1.0},
-    "noise_colour": {"noise_decay": 0.0},
-    "alignment_errors": {"shift_jitter": 0.0, "axis_jitter": 0.0, "tilt_jitter": 0.0},
-    "defocus_jitter": {"defocus_jitter_um": 0.0},
+    "camera": {"mtf": 1.0, "noise_decay": 0.0},
+    "alignment_errors": {"shift_jitter": 0.0, "axis_jitter": 0.0, "tilt_jitter": 0.0, "defocus_jitter_um": 0.0},
 }
 """What turns each feature off; `neighbours` keeps as many boxes as the others have, at a sixth of the occupancy."""
 
-NONE: dict[str, Any] = {
-    **{key: value for name, update in OFF.items() if name != "distractors" for key, value in update.items()},
-    **{"distractors": (), "distractor_occupancy": 0.0},
-}
+NONE: dict[str, Any] = {key: value for update in OFF.values() for key, value in update.items()}
 """All off: the missing wedge and white noise."""
 
 
@@ -128,10 +128,10 @@ class Plan:
 FULL = Plan(
     features=tuple(OFF),
     seeds=SEEDS,
-    tomograms=24,
-    boxes=13,
+    tomograms=16,
+    boxes=20,
     settings={},
-    classifier=ClassifierSettings(model="motif3d", epochs=12),
+    classifier=ClassifierSettings(model="motif3d", epochs=8),
     held_out=8,
     tested=4,
     size=acryo.Size(),
@@ -169,8 +169,9 @@ def variants(plan: Plan) -> dict[str, dict[str, Any]]:
 
 def settings_of(variant: str, plan: Plan, rng: np.random.Generator) -> TomogramSettings:
     """Settings of one tomogram of a variant; the domain-randomised training is that of the preset `randomised`."""
+    occupancy = {"occupancy": float(rng.uniform(*OCCUPANCY))}
     if variant != "domain_randomised":
-        return TomogramSettings(**variants(plan)[variant])
+        return TomogramSettings(**{**occupancy, **variants(plan)[variant]})
     preset = read_spec(["randomised"])
     scenery = {name: getattr(preset, name) for name in ("defocus_um", "membranes", "filaments", "gold")}
     return TomogramSettings(**{**BASE, **scenery, **preset.draw(rng), **plan.settings})
@@ -180,7 +181,7 @@ def digest(variant: str, plan: Plan) -> str:
     """What decides a cell besides its name, in eight letters: a change of the study makes new cells."""
     settings = variants(plan).get(variant, (BASE, read_spec(["randomised"])))
     same = replace(plan, seeds=(), features=())  # how many cells there are changes none of them
-    return blake2b(repr((settings, same, CONDITIONS, UNKNOWN, OFFSET_PX)).encode(), digest_size=4).hexdigest()
+    return blake2b(repr((settings, same, CONDITIONS, UNKNOWN, OCCUPANCY, OFFSET_PX)).encode(), digest_size=4).hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------- boxes

@@ -1,0 +1,94 @@
+"""Point-group symmetry of a map: where its axes lie, how well it holds, and the map averaged over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from tomotif.ops.align import Band, Reference
+from tomotif.ops.orientations import point_group, rotations_around, uniform_rotations
+
+_GENERATORS = {"T": 12, "O": 24, "I": 60}
+"""Groups for which every element is looked at: few elements may be shared with a smaller group."""
+
+
+@dataclass(frozen=True, eq=False)
+class Symmetry:
+    """A point group in a map's own frame.
+
+    Attributes
+    ----------
+    name
+        ``C1``, ``C4``, ``D7``, ``T``, ``O``, ``I``.
+    operations
+        Rotations that map the map onto itself, acting on zyx vectors about the centre; the identity is one.
+    correlation
+        Mean correlation of the map with its turned copies inside the band, 1 for ``C1``.
+    """
+
+    name: str
+    operations: Rotation
+    correlation: float
+
+
+def find_axes(volume: Float[np.ndarray, "d d d"], group: str, *, highest: float = 8.0, frames: int = 6000) -> Symmetry:
+    """Where the axes of a point group lie in a map, by comparing the map with its own turned copies.
+
+    The frame is searched on an even grid at low frequency, then on finer and finer grids about the best.
+
+    Parameters
+    ----------
+    volume
+        Map zyx, its centre of symmetry at voxel D // 2.
+    group
+        Name of the group, as of :func:`~tomotif.ops.orientations.point_group`.
+    highest
+        Highest frequency compared, in cycles a box.
+    frames
+        Size of the first grid.
+    """
+    elements = point_group(group)
+    if len(elements) == 1:
+        return Symmetry(group, elements, 1.0)
+    reference, band = Reference.of(volume), Band.measured(len(volume), None, highest)
+    looked_at = _generators(elements, group)
+    low = band.within(0.75 * highest)
+    grid = uniform_rotations(frames)
+    best = grid[np.argsort(-_self_correlation(reference, low, grid, looked_at))[:12]]
+    for radius, used in ((9.0, low), (4.0, band), (1.8, band), (0.8, band), (0.3, band)):
+        tried = Rotation.concatenate([frame * rotations_around(radius, radius / 2) for frame in best])
+        order = np.argsort(-_self_correlation(reference, used, tried, looked_at))
+        best = tried[order[: max(1, len(best) // 3)]]
+    frame = best[0]
+    correlation = float(_self_correlation(reference, band, best[:1], elements[1:])[0])
+    return Symmetry(group, frame * elements * frame.inv(), correlation)
+
+
+def _generators(elements: Rotation, group: str) -> Rotation:
+    """Few rotations that make up the whole group."""
+    if group in _GENERATORS:
+        return elements[1 :: max(1, _GENERATORS[group] // 8)]
+    if group.startswith("D"):
+        return elements[[1, len(elements) // 2]] if len(elements) > 4 else elements[1:]
+    return elements[[1]]
+
+
+def _self_correlation(reference: Reference, band: Band, frames: Rotation, elements: Rotation) -> NDArray[np.float64]:
+    """Mean correlation of the map with its copies turned by elements of a group whose axes lie in each frame."""
+    still = reference.sample(band.wave, gradient=False)[:, 0]
+    still = still / still.norm()
+    total = np.zeros(len(frames))
+    for element in elements:
+        matrices = torch.from_numpy((frames * element * frames.inv()).as_matrix().astype(np.float32))
+        found = []
+        for some in matrices.split(max(1, (1 << 20) // len(band))):
+            turned = reference.sample(band.wave @ some, gradient=False)[..., 0]
+            found.append((turned.conj() * still).sum(1).real / turned.norm(dim=1).clamp(min=1e-20))
+        total += torch.cat(found).numpy()
+    mean: NDArray[np.float64] = total / len(elements)
+    return mean
