@@ -181,7 +181,9 @@ def digest(variant: str, plan: Plan) -> str:
     """What decides a cell besides its name, in eight letters: a change of the study makes new cells."""
     settings = variants(plan).get(variant, (BASE, read_spec(["randomised"])))
     same = replace(plan, seeds=(), features=())  # how many cells there are changes none of them
-    return blake2b(repr((settings, same, CONDITIONS, UNKNOWN, OCCUPANCY, OFFSET_PX)).encode(), digest_size=4).hexdigest()
+    return blake2b(
+        repr((settings, same, CONDITIONS, UNKNOWN, OCCUPANCY, OFFSET_PX)).encode(), digest_size=4
+    ).hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------- boxes

@@ -350,7 +350,7 @@ def test_the_command_takes_true_poses_and_says_so(
     unposed = Particles.create("ts_1", centres, columns=columns)
     write_particles(extraction / "particles.star", unposed, tomograms=tomograms)
     blind, posed = tmp_path / "blind", tmp_path / "posed"
-    main(["average", str(extraction), "-o", str(blind)])
+    main(["average", str(extraction), "-o", str(blind), "--poses", "given"])
     main(["average", str(extraction), "-o", str(posed), "--truth", str(tmp_path / "truth.star")])
     assert correlation(np.asarray(open_volume(blind / "motif.mrc").data), render()) < 0.8
     assert correlation(np.asarray(open_volume(posed / "motif.mrc").data), render()) > 0.97

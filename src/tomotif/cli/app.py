@@ -24,7 +24,8 @@ COMMANDS = {
     "train": "Train a network.",
     "classify": "Name the structure in every subtomogram.",
     "cluster": "Group subtomograms by simple features, without labels.",
-    "average": "Average the subtomograms of each class with their given poses.",
+    "average": "Align the subtomograms of each class to each other, and average them.",
+    "fit": "Fit known structures to a map, in both hands.",
     "score": "Compare picks and classes with the truth.",
     "report": "Write one HTML page from run folders.",
 }

@@ -82,9 +82,8 @@ class Band:
         if missing_wedge is not None:
             kept &= missing_wedge.contains(z, y, x)
         weight = np.ones(len(z)) if noise_power is None else 1 / np.maximum(noise_power.ravel(), 1e-30)
-        weight = weight[kept] / weight[kept].mean()
         wave = np.stack([z, y, x], axis=1)[kept]
-        return cls(size, torch.from_numpy(wave.astype(np.float32)), torch.from_numpy(weight.astype(np.float32)))
+        return cls(size, torch.from_numpy(wave.astype(np.float32)), torch.from_numpy(weight[kept].astype(np.float32)))
 
     def __len__(self) -> int:
         return len(self.wave)
@@ -108,6 +107,17 @@ class Band:
         if size % 2:
             return spectrum[:, at] * self.phases(torch.full((1, 3), -(size // 2), dtype=boxes.dtype))
         return spectrum[:, at] * sign
+
+    def volume(self, values: Complex[Tensor, " p"]) -> NDArray[np.float32]:
+        """The map, its centre at voxel D // 2, that has these coefficients in the band and no others."""
+        size = self.box_px
+        spectrum = torch.zeros((size, size, size // 2 + 1), dtype=torch.complex64)
+        z, y, x = self.wave.cpu().long().unbind(1)
+        given, plane = values.cpu(), (x == 0).cpu()
+        spectrum[z % size, y % size, x] = given
+        spectrum[-z[plane] % size, -y[plane] % size, 0] = given[plane].conj()
+        volume: NDArray[np.float32] = torch.fft.irfftn(spectrum, s=(size,) * 3).numpy()
+        return np.roll(volume, (size // 2,) * 3, (0, 1, 2))
 
     def phases(self, shifts: Float[Tensor, "s 3"]) -> Complex[Tensor, "s p"]:
         """What multiplies the coefficients of a volume that is moved by shifts in voxels."""
@@ -195,6 +205,20 @@ class Reference:
         return conjugate.reshape(*wave.shape[:-1], -1)
 
 
+def moved_back(
+    volume: Float[np.ndarray, "d d d"], turn: Rotation, shift: Float[np.ndarray, " 3"] | None = None
+) -> NDArray[np.float32]:
+    """A map taken back from where a turn about its centre, and then a shift in voxels, put it: out(x) = in(R x + s)."""
+    size = len(volume)
+    band = Band.measured(size, None, size / 2)
+    wave = band.wave @ torch.from_numpy(turn.inv().as_matrix().astype(np.float32))  # R k
+    values = Reference.of(volume).sample(wave, gradient=False)[:, 0]
+    if shift is not None:
+        angle = wave @ torch.from_numpy(np.asarray(shift, dtype=np.float32)) * (2 * math.pi / size)
+        values = values * torch.polar(torch.ones_like(angle), angle)
+    return band.volume(values)
+
+
 @dataclass(frozen=True, eq=False)
 class Poses:
     """Where a reference was found in n boxes.
@@ -240,14 +264,19 @@ class SearchPlan:
     """Levenberg–Marquardt steps in the band of the grid search, and again in the whole band."""
 
 
-def turned_references(reference: Reference, rotations: Rotation, band: Band) -> Float[Tensor, "r q"]:
-    """Weighted coefficients of the turned reference, real and imaginary; rows have length one inside band and wedge."""
+def correlation_rows(reference: Reference, turn: Float[Tensor, "r 3 3"], band: Band) -> Float[Tensor, "r q"]:
+    """Coefficients of the turned reference times the root of their weights, real and imaginary parts side by side."""
     parts = []
-    matrices = torch.from_numpy(rotations.as_matrix().astype(np.float32)).to(band.wave.device)
-    for some in matrices.split(max(1, (1 << 21) // max(len(band), 1))):
+    for some in turn.split(max(1, (1 << 20) // max(len(band), 1))):
         parts.append(reference.sample(band.wave @ some, gradient=False)[..., 0] * band.weight.sqrt())
-    rows = torch.cat(parts)
-    return torch.view_as_real(rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-20)).flatten(1)
+    return torch.view_as_real(torch.cat(parts)).flatten(1)
+
+
+def turned_references(reference: Reference, rotations: Rotation, band: Band) -> Float[Tensor, "r q"]:
+    """The rows of :func:`correlation_rows` scaled to length one inside the band and the wedge."""
+    turn = torch.from_numpy(rotations.as_matrix().astype(np.float32)).to(band.wave.device)
+    rows = correlation_rows(reference, turn, band)
+    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-20)
 
 
 @dataclass(frozen=True, eq=False)
@@ -460,9 +489,10 @@ def _step(
     left = torch.view_as_real(x - amplitude[:, None] * model).flatten(1)
     normal = real.mT @ real
     towards = (real.mT @ left[..., None])[..., 0]
-    diagonal = normal.diagonal(dim1=1, dim2=2)
-    damped = normal + torch.diag_embed(diagonal * damping[:, None] + 1e-12 * diagonal.amax(1, keepdim=True))
-    step = torch.linalg.solve(damped, towards)[:, :6]
+    scale = normal.diagonal(dim1=1, dim2=2).sqrt().clamp(min=1e-30)  # parameters have units of their own
+    alike = normal / (scale[:, :, None] * scale[:, None, :])
+    damped = alike + torch.diag_embed((damping[:, None] + 1e-6).expand_as(scale))
+    step = (torch.linalg.solve(damped, towards / scale) / scale)[:, :6]
     # within half the reach of a straight line: 15° and two voxels
     longest = torch.stack([step[:, :3].norm(dim=1) / 0.26, step[:, 3:].norm(dim=1) / 2.0]).amax(0)
     return step / longest.clamp(min=1.0)[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,10 @@ from tomotif.ops.orientations import point_group, rotations_around, uniform_rota
 
 _GENERATORS = {"T": 12, "O": 24, "I": 60}
 """Groups for which every element is looked at: few elements may be shared with a smaller group."""
+
+
+GROUPS = (*(f"C{n}" for n in range(2, 9)), *(f"D{n}" for n in range(2, 9)), "T", "O", "I")
+"""Groups that are tried when none is given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +72,43 @@ def find_axes(volume: Float[np.ndarray, "d d d"], group: str, *, highest: float 
     frame = best[0]
     correlation = float(_self_correlation(reference, band, best[:1], elements[1:])[0])
     return Symmetry(group, frame * elements * frame.inv(), correlation)
+
+
+def symmetrise(volume: Float[np.ndarray, "d d d"], operations: Rotation) -> NDArray[np.float32]:
+    """Mean of a map over the rotations of a group that lie in its frame, without what lies beyond Nyquist's sphere."""
+    reference, band = Reference.of(volume), Band.measured(len(volume), None, len(volume) / 2)
+    values = torch.zeros(len(band), dtype=torch.complex64)
+    for matrix in torch.from_numpy(operations.as_matrix().astype(np.float32)):
+        values += reference.sample(band.wave @ matrix, gradient=False)[:, 0]
+    return band.volume(values / len(operations))
+
+
+def best_symmetry(
+    first: Float[np.ndarray, "d d d"],
+    second: Float[np.ndarray, "d d d"],
+    *,
+    highest: float = 8.0,
+    groups: Sequence[str] = GROUPS,
+) -> Symmetry:
+    """The point group that two independent maps of one structure, in one frame, bear out.
+
+    The first map is averaged over each group; a symmetry that is there makes it agree better with the second map, which
+    is left as it is, and one that is not makes it agree worse. The best group is taken, ``C1`` when none helps.
+    """
+    band = Band.measured(len(first), None, highest)
+    plain = _agreement(first, second, band)
+    best = Symmetry("C1", point_group("C1"), 1.0)
+    for group in groups:
+        found = find_axes(first, group, highest=highest, frames=2000)
+        agrees = _agreement(symmetrise(first, found.operations), second, band)
+        if agrees > plain:
+            best, plain = found, agrees
+    return best
+
+
+def _agreement(first: NDArray[np.floating], second: NDArray[np.floating], band: Band) -> float:
+    a, b = (band.coefficients(torch.from_numpy(np.asarray(m, dtype=np.float32))[None])[0] for m in (first, second))
+    return float((a.conj() * b).sum().real / (a.norm() * b.norm()).clamp(min=1e-20))
 
 
 def _generators(elements: Rotation, group: str) -> Rotation:

@@ -5,6 +5,7 @@ A stage that already ended in its folder is not repeated; one that was killed co
 
 from __future__ import annotations
 
+import csv
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,11 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tomotif.core import InputError, MissingWedge, Particles, Progress, Structure, Subtomograms, Tomogram, Volume
+from tomotif.core import (
+    Contrast,
+    InputError,
+    MissingWedge,
+    Particles,
+    Progress,
+    Structure,
+    Subtomograms,
+    Tomogram,
+    Volume,
+)
 from tomotif.engine.model_folder import CARD, find_model_folder, read_card
 from tomotif.engine.predict import discard_shards
-from tomotif.io.files import read_json, write_json
-from tomotif.io.mrc import write_volume
+from tomotif.io.files import read_json, replacing, write_json
+from tomotif.io.mrc import check_values, open_volume, write_volume
 from tomotif.io.run_folder import RECORD, RunFolder, run_folder
 from tomotif.io.stack import (
     STACK_NAME,
@@ -33,6 +44,8 @@ from tomotif.io.stack import (
     write_subtomogram_table,
 )
 from tomotif.io.star import read_particles, read_tomograms, tomogram_frames, write_particles, write_tomograms
+from tomotif.io.structure import load_structure, structure_names
+from tomotif.ops.fourier import low_pass
 from tomotif.pipelines.simulate import (
     PARTS,
     USUALLY_KEPT,
@@ -44,10 +57,12 @@ from tomotif.pipelines.simulate import (
     make_all,
     structure_files,
 )
-from tomotif.tasks.average import AverageSettings, ClassAverage, average
+from tomotif.report.figures import central_slices, stretch
+from tomotif.tasks.average import AlignSettings, AverageSettings, ClassAverage, align_classes, average
 from tomotif.tasks.classify import ClassifierSettings, ClassifySettings, classify, train_classifier
 from tomotif.tasks.cluster import ClusterSettings, cluster, describe_clusters
 from tomotif.tasks.extract import ExtractSettings, box_voxel_size, extract, place_boxes
+from tomotif.tasks.fit import Fits, FitSettings, check_size, fit, placed_density
 from tomotif.tasks.pick import PickSettings, pick
 from tomotif.tasks.score import ScoreSettings, score, with_true_poses
 from tomotif.tasks.simulate import SubtomogramSettings, simulate_subtomograms
@@ -316,6 +331,12 @@ def cluster_stage(subtomograms: Path, settings: ClusterSettings, run: Run) -> Ru
     return folder
 
 
+def has_orientations(subtomograms: Path) -> bool:
+    """Whether a table of subtomograms says how its particles are turned: not all are as they lie."""
+    turned = read_particles(table_of(subtomograms)).orientation
+    return len(turned) > 0 and float(turned.magnitude().max()) > 1e-6
+
+
 def average_stage(
     subtomograms: Path,
     settings: AverageSettings,
@@ -324,8 +345,23 @@ def average_stage(
     by: str = "class",
     seed: int = 0,
     truth: Path | None = None,
+    search: AlignSettings | None = None,
 ) -> RunFolder:
-    """Average each class (or cluster) with given poses: those in the table, or those of matching true particles."""
+    """Average each class (or cluster) with the poses of its table, of matching true particles, or found blindly.
+
+    Parameters
+    ----------
+    subtomograms, settings, run
+        What, how and where to.
+    by
+        Column that says which particles belong together.
+    seed
+        Of half-sets, starts and the mask correction.
+    truth
+        Table of true particles: average those that match one, with its pose.
+    search
+        Find the poses from the particles alone, in this way.
+    """
     found, files = open_subtomograms(subtomograms)
     poses = "given"
     if truth is not None:
@@ -334,28 +370,167 @@ def average_stage(
         boxes = StackRows(open_stack(files[1])[0], matched["stack_index"].to_numpy(np.int64))
         found = replace(found, particles=matched, stack=cast(NDArray[np.float16], boxes))
         poses = "given: those of the true particles that the picks match"
-    identity = {**settings.model_dump(mode="json"), "by": by}
+    identity = {**settings.model_dump(mode="json"), "by": by, "search": search and search.model_dump(mode="json")}
     with run_folder(run.output, "average", identity, inputs=files, seed=seed, overwrite=run.overwrite) as folder:
         if folder.finished:
             return folder
+        aligned = None
+        if search is not None:
+            with run.bar("aligning") as progress:
+                aligned = align_classes(
+                    found, settings, search, by=by, seed=seed, work=folder / "work", progress=progress
+                )
+            found, poses = aligned.subtomograms, "found from the particles alone"
         with run.bar("averaging") as progress:
             made = average(found, settings, by=by, poses=poses, rng=np.random.default_rng(seed), progress=progress)
         entries = [write_average(folder.path, one) for one in made.averages]
+        if aligned is not None:
+            entries = [{**entry, **aligned.entry(entry["class"])} for entry in entries]
+            write_results(folder, found.particles, subtomograms, found.voxel_size)
         write_json(folder / "averages.json", entries)
+        write_curves(folder / "fsc.csv", made.averages)
         folder.record(
             averages={entry["class"]: entry["resolution_A"] for entry in entries},
             skipped={skipped.name: skipped.reason for skipped in made.skipped},
+            warnings={e["class"]: e["checks"]["warnings"] for e in entries if "checks" in e},
         )
+        shutil.rmtree(folder / "work", ignore_errors=True)
     return folder
 
 
 def write_average(folder: Path, made: ClassAverage) -> dict[str, Any]:
-    """Write the maps of one class and give its entry of averages.json."""
+    """Write the maps of one class and a picture of them, and give its entry of averages.json."""
     stem = made.name.replace("/", "_")
     write_volume(folder / f"{stem}.mrc", made.volume, made.voxel_size)
     for number, half in enumerate(made.halves, start=1):
         write_volume(folder / f"{stem}_half{number}.mrc", half, made.voxel_size)
+    with replacing(folder / f"{stem}.png") as temporary:
+        draw_average(temporary, made)
     return {**made.as_dict(), "file": f"{stem}.mrc"}
+
+
+def write_curves(path: Path, averages: Sequence[ClassAverage]) -> None:
+    """Write the Fourier shell correlations of all classes: one row a shell."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["class", "frequency_per_A", "resolution_A", "fsc"])
+        for one in averages:
+            for frequency, value in zip(one.frequencies, one.curve, strict=True):
+                shell = f"{1 / frequency:.3f}" if frequency > 0 else ""
+                table.writerow([one.name, f"{frequency:.6f}", shell, f"{value:.5f}"])
+
+
+def draw_average(path: Path, made: ClassAverage) -> None:
+    """Central slices of a map, and the Fourier shell correlation of its halves, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 2.8), layout="constrained")
+    axes = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.6))
+    planes = ("xy", "xz", "yz")
+    for panel, plane, image in zip(axes, planes, central_slices(made.volume, planes=planes), strict=False):
+        panel.imshow(stretch(image, 1, 99.8), cmap="gray", origin="lower")
+        panel.set(title=plane, xticks=[], yticks=[])
+    chart = axes[3]
+    chart.plot(made.frequencies, made.curve, color="#0E8A8A")
+    chart.axhline(0.143, color="0.6", linestyle="--", linewidth=0.8)
+    chart.set(xlabel="spatial frequency (1/Å)", ylabel="FSC of the halves", ylim=(-0.1, 1.05))
+    chart.set_title(f"{made.name}: {made.particles} particles, {made.resolution:.1f} Å", fontsize=9)
+    figure.savefig(path, dpi=110, format="png")
+
+
+def fit_stage(
+    path: Path,
+    structures: Sequence[str],
+    settings: FitSettings,
+    run: Run,
+    *,
+    voxel_size: float | None = None,
+    contrast: Contrast = "bright",
+) -> RunFolder:
+    """Fit structures, by default all of the library, to a map; write their ranking and the best one where it lies."""
+    names = list(structures) or structure_names()
+    loaded = [load_structure(name) for name in names]
+    volume = open_volume(path, voxel_size=voxel_size)
+    check_size(volume)
+    check_values(volume.data, str(path))
+    bright = (-1 if contrast == "dark" else 1) * np.asarray(volume.data, dtype=np.float32)
+    volume = replace(volume, data=bright)
+    files = [path, *(Path(name) for name in names if name.lower() not in structure_names())]
+    identity = {
+        **settings.model_dump(mode="json"),
+        "structures": [structure.name for structure in loaded],
+        "voxel_size": volume.voxel_size,
+        "contrast": contrast,
+    }
+    with run_folder(run.output, "fit", identity, inputs=files, seed=settings.seed, overwrite=run.overwrite) as folder:
+        if folder.finished:
+            return folder
+        with run.bar("fitting") as progress:
+            made = fit(volume, loaded, settings, progress=progress)
+        best = next(structure for structure in loaded if structure.name == made.best.name)
+        placed = placed_density(best, made.best, volume, made)
+        write_volume(folder / "best_fit.mrc", placed, volume.voxel_size, volume.origin)
+        write_fits(folder.path, made.as_dict())
+        with replacing(folder / "fit.png") as temporary:
+            draw_fit(temporary, low_pass(bright, volume.voxel_size, made.resolution), placed, made)
+        folder.record(
+            best=made.best.name,
+            correlation=round(made.best.score, 4),
+            fsc05_A=round(made.best.fsc05, 2),
+            findings=made.findings(),
+        )
+    return folder
+
+
+def write_fits(folder: Path, made: dict[str, Any]) -> None:
+    """Write the fits as fits.json, and without curves and poses as fits.csv."""
+    write_json(folder / "fits.json", made)
+    keys = ("rank", "structure", "correlation", "mirror_correlation", "hand", "margin_to_next", "fsc05_A")
+    with replacing(folder / "fits.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, ("kind", *keys), extrasaction="ignore")
+        table.writeheader()
+        for kind in ("fits", "controls"):
+            table.writerows({"kind": kind[:-1], **row} for row in made[kind])
+
+
+def draw_fit(
+    path: Path, volume: NDArray[np.floating], placed: NDArray[np.floating], made: Fits, others: int = 3
+) -> None:
+    """A picture: central slices of the map above those of the best structure, and Fourier shell correlations.
+
+    Parameters
+    ----------
+    path
+        PNG file to write.
+    volume, placed
+        The map and the best structure at the resolution compared, one shape.
+    made
+        All fits.
+    others
+        How many of the next best structures get a curve.
+    """
+    from matplotlib.figure import Figure
+
+    planes = ("xy", "xz", "yz")
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    grid = figure.add_gridspec(2, 5)
+    mirror = ", mirrored" if made.best.mirrored else ""
+    for row, (data, label) in enumerate(((volume, "map"), (placed, f"{made.best.name}{mirror}"))):
+        for column, image in enumerate(central_slices(data, planes=planes)):
+            axes = figure.add_subplot(grid[row, column], xticks=[], yticks=[])
+            axes.imshow(stretch(image, 1, 99.8), cmap="gray", interpolation="nearest")
+            axes.set_title(f"{label}, {planes[column]}", fontsize=9)
+    axes = figure.add_subplot(grid[:, 3:])
+    for rank, one in enumerate(made.fits[: 1 + others]):
+        axes.plot(one.frequencies, one.curve, linewidth=1 if rank else 2.2, label=f"{one.name} {one.score:.2f}")
+    for one in made.controls:
+        label = f"{one.name.replace('_', ' ')} {one.score:.2f}"
+        axes.plot(one.frequencies, one.curve, linewidth=1, linestyle="--", label=label)
+    axes.axhline(0.5, color="gray", linewidth=0.8, linestyle=":")
+    axes.set(xlabel="spatial frequency (1/Å)", ylabel="FSC against the placed structure", ylim=(-0.3, 1.02))
+    axes.set_title(f"{made.best.name}: FSC 0.5 at {made.best.fsc05:.0f} Å", fontsize=9)
+    axes.legend(frameon=False, fontsize=8, title="correlation", title_fontsize=8)
+    figure.savefig(path, dpi=110)
 
 
 def score_stage(picks: Path, truth: Path, settings: ScoreSettings, run: Run, *, seed: int = 0) -> RunFolder:

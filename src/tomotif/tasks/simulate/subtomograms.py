@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from tomotif.core import BACKGROUND, InputError, Particles, Structure, Subtomogr
 from tomotif.core.geometry import random_rotations
 from tomotif.io.environment import cpu_count
 from tomotif.ops.packing import Neighbours, surround
+from tomotif.ops.threads import one_thread_each
 from tomotif.tasks.simulate.noise import noise_levels, work_px
 from tomotif.tasks.simulate.settings import SubtomogramSettings
 from tomotif.tasks.simulate.templates import Template, check_names, chunks, outermost_points_of, render, templates
@@ -99,7 +99,7 @@ def simulate_subtomograms(
     # every chunk has its own seed, so that the number of threads does not matter
     parts = chunks(total, work_px(settings))
     seeds = rng.integers(2**63, size=len(parts))
-    with _one_thread_each(), ThreadPoolExecutor(cpu_count()) as pool:
+    with one_thread_each(), ThreadPoolExecutor(cpu_count()) as pool:
         list(pool.map(fill, parts, seeds))
     names = np.array([*(s.name for s in structures), BACKGROUND], dtype=object)
     particles = Particles.create(
@@ -129,19 +129,6 @@ def _draw_scene(structures: Sequence[Structure], settings: SubtomogramSettings, 
     points = [outermost_points_of(s) for s in structures] if count else []
     around = surround(points, which, rotations, offsets, rng, count=count, gap=gap)
     return _Scene(which, rotations, offsets, defocus, around)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Keep torch from splitting its operations, while chunks are what runs in parallel."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _imager(

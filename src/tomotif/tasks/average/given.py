@@ -1,20 +1,19 @@
-"""Average: Subtomograms whose poses are known → one map per class, its two half-maps and their agreement.
+"""Averaging with the poses of the particle table, given or found.
 
-The science happens in :mod:`tomotif.ops.average` and :mod:`tomotif.ops.fsc`. The poses are those of the particle table;
-there is no search for better ones here, so orientations that are unknown (identity) give a map of boxes as they lie.
+There is no search for better ones here, so orientations that are unknown (identity) give a map of boxes as they lie.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from tomotif.core import BACKGROUND, RESIDUALS, InputError, Particles, Progress, Settings, Subtomograms
+from tomotif.core import BACKGROUND, RESIDUALS, InputError, Particles, Progress, Subtomograms
+from tomotif.tasks.average.settings import AverageSettings
 
 if TYPE_CHECKING:  # torch takes its time to import, and who only reads the settings should not wait for it
     from tomotif.ops.average import FourierSum
@@ -22,21 +21,10 @@ if TYPE_CHECKING:  # torch takes its time to import, and who only reads the sett
 OFFSETS = (RESIDUALS, ("shift_z", "shift_y", "shift_x"))  # columns of an extraction, and of simulated boxes
 NOT_AVERAGED = {BACKGROUND: "it is no structure", "cluster_-1": "it holds what belongs to no cluster"}
 UNTURNED = "all are identity, so the boxes were averaged as they lie"
+HALF_SET = "rlnRandomSubset"
+"""Column that says which of the two half-sets, 1 or 2, a particle belongs to."""
 MASK_SHARE = 0.4
 MASK_EDGE_PX = 3.0
-
-
-class AverageSettings(Settings):
-    """How classes are averaged and their resolution is measured."""
-
-    min_particles: Annotated[int, Field(ge=2)] = 8
-    """Fewest particles of a class that are averaged."""
-    halves: Literal["alternate", "random"] = "alternate"
-    """How a class is split for the half-maps: every other particle, or at random."""
-    mask_radius: Annotated[float, Field(gt=0)] | None = None
-    """Radius in Å of the soft sphere inside which half-maps are compared; by default 0.4 of the box's edge."""
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.143
-    """Fourier shell correlation of the half-maps at which the resolution is read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +51,8 @@ class ClassAverage:
         Radius of the soft sphere in Å.
     poses
         Where the poses come from.
+    symmetry
+        Point group that all three maps were averaged over.
     """
 
     name: str
@@ -75,6 +65,7 @@ class ClassAverage:
     resolution: float
     mask_radius: float
     poses: str
+    symmetry: str = "C1"
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the maps, as plain JSON values."""
@@ -85,6 +76,7 @@ class ClassAverage:
             "fsc": {"frequency": self.frequencies.round(8).tolist(), "fsc": self.curve.round(6).tolist()},
             "mask_radius_A": round(self.mask_radius, 3),
             "poses": self.poses,
+            "symmetry": self.symmetry,
         }
 
 
@@ -144,7 +136,26 @@ def average(
     settings = settings or AverageSettings()
     rng = rng or np.random.default_rng(0)
     radius = mask_radius(subtomograms, settings)
-    groups = group_rows(subtomograms.particles, by)
+    kept, skipped = kept_groups(subtomograms.particles, by, settings)
+    report = counted(progress, sum(map(len, kept.values())))
+    averages = tuple(
+        average_class(subtomograms, rows, settings, name=name, radius=radius, poses=poses, rng=rng, report=report)
+        for name, rows in kept.items()
+    )
+    return Averages(averages, skipped)
+
+
+def kept_groups(
+    particles: Particles, by: str, settings: AverageSettings
+) -> tuple[dict[str, NDArray[np.int64]], tuple[SkippedClass, ...]]:
+    """Rows of each class that is averaged, and the classes that are not.
+
+    Raises
+    ------
+    InputError
+        When there is no such column, or no class has enough particles.
+    """
+    groups = group_rows(particles, by)
     skipped = tuple(
         SkippedClass(name, len(rows), reason)
         for name, rows in groups.items()
@@ -157,12 +168,7 @@ def average(
             f"expected a {by} with at least {settings.min_particles} particles to average, got {found}; "
             "extract more particles or lower --min-particles"
         )
-    report = counted(progress, sum(map(len, kept.values())))
-    averages = tuple(
-        average_class(subtomograms, rows, settings, name=name, radius=radius, poses=poses, rng=rng, report=report)
-        for name, rows in kept.items()
-    )
-    return Averages(averages, skipped)
+    return kept, skipped
 
 
 def average_class(
@@ -180,15 +186,16 @@ def average_class(
     from tomotif.ops.fsc import corrected_fsc, resolution_at, soft_sphere
 
     voxel_size, size = subtomograms.voxel_size, subtomograms.box_px
-    first, second = (sum_rows(subtomograms, half, report) for half in split_halves(rows, settings.halves, rng))
-    halves = first.volume(), second.volume()
+    split = split_halves(subtomograms.particles, rows, settings, rng)
+    first, second = (sum_rows(subtomograms, half, report) for half in split)
+    halves, volume, symmetry = symmetric_maps(first, second, settings.symmetry)
     mask = soft_sphere((size, size, size), radius / voxel_size, MASK_EDGE_PX)
     frequencies, curve = corrected_fsc(*halves, voxel_size, mask, rng)
     turned = subtomograms.particles.orientation[rows].magnitude().max() > 1e-6
     return ClassAverage(
         name=name,
         particles=len(rows),
-        volume=(first + second).volume(),
+        volume=volume,
         halves=halves,
         voxel_size=voxel_size,
         frequencies=frequencies,
@@ -196,7 +203,24 @@ def average_class(
         resolution=resolution_at(frequencies, curve, settings.threshold),
         mask_radius=radius,
         poses=poses if turned else f"{poses} ({UNTURNED})",
+        symmetry=symmetry,
     )
+
+
+def symmetric_maps(
+    first: FourierSum, second: FourierSum, symmetry: str
+) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32], str]:
+    """Both half-maps and the map of all, averaged over a point group whose axes are found in the map of all."""
+    halves, volume = (first.volume(), second.volume()), (first + second).volume()
+    if symmetry == "C1":
+        return halves, volume, symmetry
+    from tomotif.ops.symmetry import best_symmetry, find_axes, symmetrise
+
+    found = best_symmetry(*halves) if symmetry == "auto" else find_axes(volume, symmetry)
+    if found.name == "C1":
+        return halves, volume, found.name
+    one, two, both = (symmetrise(m, found.operations) for m in (*halves, volume))
+    return (one, two), both, found.name
 
 
 def sum_rows(subtomograms: Subtomograms, rows: NDArray[np.int64], report: Callable[[int], None]) -> FourierSum:
@@ -218,10 +242,15 @@ def batches(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
 
 
 def split_halves(
-    rows: NDArray[np.int64], how: Literal["alternate", "random"], rng: np.random.Generator
+    particles: Particles, rows: NDArray[np.int64], settings: AverageSettings, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Two halves of the rows, each in ascending order; the first has one more when their number is odd."""
-    order = rng.permutation(rows) if how == "random" else rows
+    """Two halves of the rows, each in ascending order; where they are as large as can be, the first has one more."""
+    if settings.halves == "table" and HALF_SET in particles:
+        number = particles[HALF_SET].to_numpy(np.float64)[rows]
+        first, second = rows[number == 1], rows[number == 2]
+        if len(first) and len(second) and len(first) + len(second) == len(rows):
+            return np.sort(first), np.sort(second)
+    order = rng.permutation(rows) if settings.halves == "random" else rows
     return np.sort(order[0::2]), np.sort(order[1::2])
 
 
