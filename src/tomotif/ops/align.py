@@ -327,7 +327,15 @@ class Search:
         )
 
     def __call__(self, boxes: Float[np.ndarray, "n d d d"]) -> Poses:
-        """The best pose in every box; memory grows with n, so give a few tens at a time."""
+        """The best pose in every box; memory grows with n, so give a few tens at a time.
+
+        Raises
+        ------
+        InputError
+            When there is no box, or one holds values that are no numbers.
+        """
+        if not len(boxes) or not np.isfinite(boxes).all():
+            raise InputError("expected boxes full of numbers to search in, got none, or some that hold NaN or infinity")
         given = torch.from_numpy(np.ascontiguousarray(boxes, dtype=np.float32)).to(self.rows.device)
         turn, shift = self.candidates(given)
         data = self.coarse.coefficients(given)
@@ -363,7 +371,7 @@ class Search:
     def candidates(self, boxes: Float[Tensor, "n d d d"]) -> tuple[Float[Tensor, "n c 3 3"], Float[Tensor, "n c 3"]]:
         """The best few poses of the grid in every box, no two of them neighbours: rotations and shifts."""
         score, shift = self.scores(boxes)
-        around = score[:, self.neighbours].amax(dim=2)
+        around = score[:, self.neighbours].amax(dim=2) if self.neighbours.numel() else score
         tops = torch.where(score >= around, score, score - 2.0)  # others only when there are too few maxima
         best = tops.topk(min(self.plan.candidates, score.shape[1]), dim=1).indices
         return self.rotations[best], _pick(shift, best)

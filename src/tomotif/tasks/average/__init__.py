@@ -2,7 +2,7 @@
 
 Poses are either given (``given``) or found without a reference (``blind``): expectation maximisation from random
 orientations at low resolution, then two half-sets refined apart. ``checks`` asks whether what came out is more than
-noise aligned to itself, and whether it is one structure.
+noise aligned to itself.
 
 The science lies in :mod:`tomotif.ops.align`, :mod:`tomotif.ops.expectation`, :mod:`tomotif.ops.average` and
 :mod:`tomotif.ops.fsc`. Not here: comparing a map with known structures (the task ``fit``).

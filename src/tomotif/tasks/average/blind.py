@@ -25,7 +25,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from tomotif.core import InputError, Subtomograms
+from tomotif.core import InputError, MissingWedge, Subtomograms
 from tomotif.core.geometry import random_rotations
 from tomotif.io.environment import cpu_count
 from tomotif.io.files import replacing
@@ -346,8 +346,11 @@ def split_maps(group: Group, start: Start, rng: np.random.Generator) -> tuple[ND
 
 
 def map_agreement(first: NDArray[np.float32], second: NDArray[np.float32], highest: float) -> float:
-    """Correlation of two maps of unknown orientation to each other, below a frequency, at their best fit."""
-    band = Band.measured(len(first), None, highest)
+    """Correlation of two maps of unknown orientation to each other, at their best fit, below a frequency.
+
+    All frequencies count alike, or the envelope that all globules share would decide.
+    """
+    band = Band.measured(len(first), None, highest, noise_power(first[None], MissingWedge(-90, 90)))
     plan = SearchPlan(coarse=highest, fine=highest, rotations=2304)
     return float(Search.prepare(Reference.of(first), band, plan)(second[None]).score[0])
 

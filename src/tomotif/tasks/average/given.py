@@ -246,7 +246,7 @@ def split_halves(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Two halves of the rows, each in ascending order; where they are as large as can be, the first has one more."""
     if settings.halves == "table" and HALF_SET in particles:
-        number = particles[HALF_SET].to_numpy(np.float64)[rows]
+        number = particles[HALF_SET].astype(float).to_numpy()[rows]
         first, second = rows[number == 1], rows[number == 2]
         if len(first) and len(second) and len(first) + len(second) == len(rows):
             return np.sort(first), np.sort(second)

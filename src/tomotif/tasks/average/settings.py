@@ -50,6 +50,6 @@ class AlignSettings(Settings):
     rounds: Annotated[int, Field(ge=1)] = 5
     """Rounds in which the two halves are refined apart."""
     checks: bool = True
-    """Whether to compare with phase-randomised boxes (noise that aligns to itself) and look for a mixture."""
+    """Whether to compare with phase-randomised boxes, to tell a structure from noise aligned to itself."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to search; 'auto' takes the GPU when there is one."""
