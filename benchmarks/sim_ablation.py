@@ -5,9 +5,9 @@ cut from acryo's (see ``benchmarks/acryo_simulator.py``): two conditions, three 
 networks. The gain of a feature is the accuracy with everything on minus the accuracy without it, in points, the mean
 and the standard deviation over seeds of the training. Accuracy is the mean recall of six complexes and background.
 
-Tomograms of the training draw how crowded they are. That matters more than anything else here: complexes that keep out
-of each other's way at 20 % occupancy scatter half as much at low frequency as at 10 % (the structure factor of hard
-bodies), and a network that saw one crowding alone takes every complex for a more compact one in the other.
+Tomograms of the training draw how crowded they are, which is a feature of its own: complexes that keep out of each
+other's way at 20 % occupancy scatter less than half as much at low frequency as at 10 % (the structure factor of hard
+bodies), which is about what acryo's tomograms have here.
 
 ``gap_before`` is the accuracy of the network with everything on in held-out tomograms of our own simulator minus that
 on acryo's ``cell`` condition at the same SNR; ``gap_after`` the same for the domain-randomised training. Boxes are cut
