@@ -261,7 +261,7 @@ class SearchPlan:
     kept: int = 2
     """Of these, how many are refined in the whole band."""
     steps: int = 4
-    """Levenberg–Marquardt steps in the band of the grid search, and again in the whole band."""
+    """Levenberg–Marquardt steps in the whole band; before, half as many in the band of the grid search."""
 
 
 def correlation_rows(reference: Reference, turn: Float[Tensor, "r 3 3"], band: Band) -> Float[Tensor, "r q"]:
@@ -339,7 +339,7 @@ class Search:
         given = torch.from_numpy(np.ascontiguousarray(boxes, dtype=np.float32)).to(self.rows.device)
         turn, shift = self.candidates(given)
         data = self.coarse.coefficients(given)
-        turn, shift, _ = refine(self.reference, self.coarse, data, turn, shift, self.plan.steps)
+        turn, shift, _ = refine(self.reference, self.coarse, data, turn, shift, self.plan.steps // 2)
         data = self.fine.coefficients(given)
         score = correlation(self.reference, self.fine, data, turn, shift)
         best = score.topk(min(self.plan.kept, score.shape[1]), dim=1).indices
