@@ -6,8 +6,7 @@ networks. The gain of a feature is the accuracy with everything on minus the acc
 and the standard deviation over seeds of the training. Accuracy is the mean recall of six complexes and background.
 
 Tomograms of the training draw how crowded they are, which is a feature of its own: complexes that keep out of each
-other's way at 20 % occupancy scatter less than half as much at low frequency as at 10 % (the structure factor of hard
-bodies), which is about what acryo's tomograms have here.
+other's way scatter less at low frequency the denser they lie (the structure factor of hard bodies).
 
 ``gap_before`` is the accuracy of the network with everything on in held-out tomograms of our own simulator minus that
 on acryo's ``cell`` condition at the same SNR; ``gap_after`` the same for the domain-randomised training. Boxes are cut

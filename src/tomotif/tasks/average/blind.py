@@ -276,12 +276,13 @@ def grow(
     full = group.band(highest)
     data = all_coefficients(group, index, full)
     begin = LOWEST if start is None else start.highest + 0.5
-    blends: list[FourierBlend] | None = None
+    blends: list[FourierBlend] = []
     if start is None:
         band = full.within(LOWEST)
         some = data[:, within(full, LOWEST)]
         turns = random_rotations(len(index), rng)
         blends = [random_blend(some[part], band, turns[part]) for part in parts]
+    maps = [others(blends, part) for part in range(FOLDS)] if start is None else [start.volume] * FOLDS
     likelihood = np.zeros(len(index))
     for frequency, count, iterations in schedule(highest):
         if frequency < begin:
@@ -290,18 +291,26 @@ def grow(
         for _ in range(iterations):
             grid = uniform_rotations(count) * random_rotations(1, rng)[0]
             turn = tensor(grid.as_matrix(), group.device)
-            maps = [others(blends, part) if blends else start.volume for part in range(FOLDS)]  # type: ignore[union-attr]
-            blends = [FourierBlend.zero(group.size, group.device) for _ in parts]
-
-            def one(part: int) -> Tensor:
-                reference = Reference.of(centred(maps[part]), device=group.device)  # noqa: B023
-                mine = data[parts[part]][:, kept]  # noqa: B023
-                return expect(mine, reference, band, turn, shifts, blends[part]).likelihood  # noqa: B023
-
-            for part, found in zip(parts, side_by_side(one, range(FOLDS), cpu_count()), strict=True):
-                likelihood[part] = found.cpu().numpy()
-    volume = others(blends, None) if blends else start.volume  # type: ignore[union-attr]
+            mine = [data[part][:, kept] for part in parts]
+            blends, found = expect_parts(group, mine, maps, band, turn, shifts)
+            maps = [others(blends, part) for part in range(FOLDS)]
+            for part, values in zip(parts, found, strict=True):
+                likelihood[part] = values.cpu().numpy()
+    volume = others(blends, None) if blends else maps[0]
     return Start(centred(volume), likelihood, highest)
+
+
+def expect_parts(
+    group: Group, data: list[Tensor], maps: list[NDArray[np.float32]], band: Band, turn: Tensor, shifts: Tensor
+) -> tuple[list[FourierBlend], list[Tensor]]:
+    """What each part of the boxes says about its own map: sums for the next map, and the boxes' likelihoods."""
+    blends = [FourierBlend.zero(group.size, group.device) for _ in data]
+
+    def one(part: int) -> Tensor:
+        reference = Reference.of(centred(maps[part]), device=group.device)
+        return expect(data[part], reference, band, turn, shifts, blends[part]).likelihood
+
+    return blends, list(side_by_side(one, range(len(data)), cpu_count()))
 
 
 def common_start(group: Group, rng: np.random.Generator, symmetry: str, report: Report) -> Aligned:
