@@ -97,7 +97,7 @@ class Size:
     """Of the cells' names."""
 
 
-COMPLETE = Size(40, 16, tuple(SYMMETRY), 128, 3, 2, "")
+COMPLETE = Size(40, 12, tuple(SYMMETRY), 128, 3, 2, "")
 QUICK = Size(6, 3, ("4v5d", "1bxn"), 32, 1, 1, "quick_")
 
 

@@ -22,9 +22,12 @@ from tomotif.ops.average import wedge_weighted_average
 from tomotif.ops.density import structure_density
 from tomotif.ops.fsc import fsc, resolution_at
 from tomotif.ops.mask import automatic_mask
-from tomotif.tasks.average import Aligned, AlignSettings, align
-from tomotif.tasks.average.blind import Group, common_start, refine_halves
-from tomotif.tasks.average.checks import check
+from tomotif.tasks.average import Aligned, AlignSettings, align, average
+from tomotif.tasks.average.blind import common_start
+from tomotif.tasks.average.checks import Checks, check
+from tomotif.tasks.average.classes import unconfirmed, with_poses
+from tomotif.tasks.average.group import Group
+from tomotif.tasks.average.halves import refine_halves
 from tomotif.tasks.simulate import SubtomogramSettings, simulate_subtomograms
 
 VOXEL, BOX = 18.0, 24
@@ -75,7 +78,7 @@ def test_a_structure_is_recovered_as_finely_as_with_true_poses() -> None:
     blind = resolution_against_truth(average_in(given, found.poses), "4v5d")
     assert blind <= 1.25 * resolution_against_truth(oracle, "4v5d")
     assert blind < 60
-    assert found.starts["agreement"] > 0.7
+    assert found.agreement > 0.7
 
 
 def test_the_halves_are_disjoint_as_large_and_in_one_frame() -> None:
@@ -89,17 +92,48 @@ def test_the_halves_are_disjoint_as_large_and_in_one_frame() -> None:
     assert resolution_at(*fsc(*halves, VOXEL, automatic_mask(halves[0])), 0.143) < 70
 
 
+def checked(given: Subtomograms) -> Checks:
+    rng = np.random.default_rng(1)
+    return check(given, np.arange(len(given)), QUICK, rng, lambda what, done, total: None)
+
+
 def test_noise_is_told_from_a_structure() -> None:
-    noise = nothing()
-    lost = align(noise, np.arange(60), QUICK, np.random.default_rng(0))
-    verdict = check(noise, lost, QUICK, np.random.default_rng(1), lambda what, done, total: None)
+    verdict = checked(nothing())
     assert verdict.is_noise
     assert verdict.margin < 4
     assert "no structure" in verdict.warnings[0]
-    real = check(boxes("4v5d"), aligned("4v5d"), QUICK, np.random.default_rng(1), lambda what, done, total: None)
+
+
+def test_one_structure_gets_no_warning() -> None:
+    real = checked(boxes("4v5d"))
     assert not real.is_noise
     assert real.margin > 10
+    assert real.mixture is not None
+    assert real.mixture.alike > 0.85
     assert real.warnings == []
+
+
+def test_two_structures_in_one_group_are_told() -> None:
+    parts = [boxes(name, 40, seed=number) for number, name in enumerate(("1oel", "3j9i"))]
+    stack = np.concatenate([part.stack for part in parts])
+    mixed = Subtomograms(Particles.create("mixed", np.zeros((80, 3))), stack, VOXEL, parts[0].missing_wedge)
+    verdict = checked(mixed)
+    assert verdict.is_mixture
+    assert verdict.mixture is not None
+    assert verdict.mixture.share > 0.4
+    assert verdict.mixture.alike < 0.7
+    assert "two structures" in verdict.warnings[0]
+
+
+def test_halves_of_noise_agree_no_further_than_the_start_they_share() -> None:
+    noise = nothing()
+    found = align(noise, np.arange(60), QUICK, np.random.default_rng(0))
+    posed = with_poses(noise, [found])
+    posed = replace(posed, particles=posed.particles.with_columns(**{"class": ["noise"] * 60}))
+    [made] = average(posed).averages
+    beyond = made.frequencies > 1 / found.start_resolution + 1 / (BOX * VOXEL)
+    assert np.abs(made.curve[beyond][:4]).max() < 0.3
+    assert "nothing in this map is confirmed" in unconfirmed(made, found)[0]
 
 
 def test_a_killed_alignment_goes_on_to_the_same_poses(tmp_path: Path) -> None:

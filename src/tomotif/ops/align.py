@@ -256,7 +256,7 @@ class SearchPlan:
     """Highest frequency of the grid search in cycles a box."""
     fine: float = 13.0
     """Highest frequency of the refinement in cycles a box."""
-    candidates: int = 16
+    candidates: int = 12
     """Grid poses that are refined for each box."""
     kept: int = 2
     """Of these, how many are refined in the whole band."""

@@ -1,4 +1,4 @@
-"""Expectation maximisation of one structure from boxes of unknown pose, from nothing but the boxes.
+"""Expectation maximisation of a structure, or of several, from boxes of unknown pose, from nothing but the boxes.
 
 Every box counts in every orientation and shift of a grid by its posterior probability (Sigworth 1998, J Struct Biol
 122:328; Scheres et al. 2009, Structure 17:1563), so that a map can grow from noise where the best pose alone would lead
@@ -12,11 +12,12 @@ others. That takes away the bias that holds a box where it is, and makes the lik
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Complex, Float
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
@@ -105,86 +106,90 @@ def _shell_mean(weight: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class Expected:
-    """What one part of the boxes says about the reference.
+    """What one part of the boxes says about the references.
 
     Attributes
     ----------
     likelihood
-        Log of the ratio of the likelihoods with the reference, over all poses, and without it, shape (n,).
-    rotation, shift
-        Index of the likeliest orientation, and the likeliest shift in voxels, of each box.
+        Log of the ratio of the likelihoods with the references, over all poses, and without them, shape (n,).
+    share
+        Probability that a box shows each of c references, shape (n, c).
+    residual
+        What the references leave of the boxes over what the noise was thought to have, a mean over the boxes and their
+        poses for every coefficient, shape (p,): the noise is this many times stronger.
     """
 
     likelihood: Float[Tensor, " n"]
-    rotation: Int[Tensor, " n"]
-    shift: Float[Tensor, "n 3"]
+    share: Float[Tensor, "n c"]
+    residual: Float[Tensor, " p"]
 
 
 def expect(
     data: Complex[Tensor, "n p"],
-    reference: Reference,
+    references: Sequence[Reference],
     band: Band,
     turn: Float[Tensor, "r 3 3"],
     shifts: Float[Tensor, "s 3"],
-    blend: FourierBlend | None,
+    blends: Sequence[FourierBlend],
     *,
     shifts_kept: int = 24,
     batch: int = 8,
 ) -> Expected:
-    """Likelihood of every box in every pose of a grid; the boxes, weighted by it, are added to the blend.
+    """Likelihood of every box in every pose of a grid; the boxes, weighted by it, are added to the blends.
 
     Parameters
     ----------
     data
         Coefficients of the boxes in the band.
-    reference, band
-        In the boxes' own units; the band's weights are one over the power of the noise in them.
+    references, band
+        One or several that a box may show, in the boxes' own units; the band's weights are one over the power of the
+        noise in them.
     turn, shifts
-        The grid of poses: orientations of the reference, and shifts in voxels.
-    blend
-        Gets the sums; None when only the likelihood is wanted.
+        The grid of poses: orientations of the references, and shifts in voxels.
+    blends
+        Get the sums, one for each reference.
     shifts_kept
         Shifts tried with all orientations, the likeliest of those tried with every eighth.
     batch
         Boxes a matrix product.
     """
     root = band.weight.sqrt()
-    rows = correlation_rows(reference, turn, band)  # whitened, not of length one
+    rows = torch.cat([correlation_rows(one, turn, band) for one in references])  # whitened, not of length one
     energy = rows.square().sum(1)
     few = rows[::8]
     back = band.phases(-shifts)
-    kept = min(shifts_kept, len(shifts))
-    sums = torch.zeros_like(rows) if blend is not None else None
-    weight = torch.zeros(len(turn), device=rows.device)
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    kept, classes = min(shifts_kept, len(shifts)), len(references)
+    sums = torch.zeros_like(rows)
+    weight = torch.zeros(len(rows), device=rows.device)
+    power = torch.zeros(len(band), device=rows.device)
+    found: list[tuple[Tensor, Tensor]] = []
     for some in (data * root).split(batch):
         n = len(some)
+        power += some.abs().square().sum(0)
         moved = torch.view_as_real(some[:, None] * back).flatten(2)
         if kept < len(shifts):
             screened = (2 * (moved.flatten(0, 1) @ few.T) - energy[::8]).amax(1).reshape(n, -1)
             chosen = screened.topk(kept, dim=1).indices
             moved = moved.gather(1, chosen[..., None].expand(-1, -1, moved.shape[2]))
-        else:
-            chosen = torch.arange(kept, device=rows.device).expand(n, -1)
-        score = 2 * (moved.flatten(0, 1) @ rows.T) - energy
-        score = score.reshape(n, -1)
-        best, where = score.max(1)
+        moved = moved.flatten(0, 1)
+        score = (2 * (moved @ rows.T) - energy).reshape(n, -1)
+        best = score.amax(1)
         score.sub_(best[:, None]).exp_()
         total = score.sum(1)
-        likelihood = best + total.log() - math.log(len(turn) * len(shifts))
-        found.append((likelihood, where % len(turn), shifts[chosen.gather(1, (where // len(turn))[:, None])[:, 0]]))
-        if sums is not None:
-            score = (score / total[:, None]).reshape(n * kept, -1)
-            weight += score.sum(0)
-            sums += score.T @ moved.flatten(0, 1)
-    if blend is not None and sums is not None:
-        used = weight > 1e-3 * weight.max()
-        values = sums[used] * root.repeat_interleave(2)
-        for part in torch.arange(int(used.sum())).split(max(1, (1 << 20) // len(band))):
-            weights = weight[used][part][:, None] * band.weight
-            blend.add(values[part], weights, turn[used][part], band)
-    likelihood, rotation, shift = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return Expected(likelihood, rotation, shift)
+        score.div_(total[:, None])
+        share = score.reshape(n, kept, classes, -1).sum((1, 3))
+        found.append((best + total.log() - math.log(len(rows) * len(shifts)), share))
+        score = score.reshape(n * kept, -1)
+        weight += score.sum(0)
+        sums += score.T @ moved
+    explained = (2 * sums - weight[:, None] * rows).mul_(rows).sum(0).reshape(-1, 2).sum(1)
+    sums *= root.repeat_interleave(2)
+    for blend, values, counts in zip(blends, sums.split(len(turn)), weight.split(len(turn)), strict=True):
+        used = torch.nonzero(counts > 1e-3 * counts.max())[:, 0]
+        for part in used.split(max(1, (1 << 20) // len(band))):
+            blend.add(values[part], counts[part][:, None] * band.weight, turn[part], band)
+    likelihood, share = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return Expected(likelihood, share, (power - explained) / len(data))
 
 
 def random_blend(data: Complex[Tensor, "n p"], band: Band, rotations: Rotation) -> FourierBlend:

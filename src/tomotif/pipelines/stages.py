@@ -385,14 +385,14 @@ def average_stage(
             made = average(found, settings, by=by, poses=poses, rng=np.random.default_rng(seed), progress=progress)
         entries = [write_average(folder.path, one) for one in made.averages]
         if aligned is not None:
-            entries = [{**entry, **aligned.entry(entry["class"])} for entry in entries]
+            entries = [{**e, **aligned.entry(one)} for e, one in zip(entries, made.averages, strict=True)]
             write_results(folder, found.particles, subtomograms, found.voxel_size)
         write_json(folder / "averages.json", entries)
         write_curves(folder / "fsc.csv", made.averages)
         folder.record(
             averages={entry["class"]: entry["resolution_A"] for entry in entries},
             skipped={skipped.name: skipped.reason for skipped in made.skipped},
-            warnings={e["class"]: e["checks"]["warnings"] for e in entries if "checks" in e},
+            warnings={e["class"]: e["warnings"] for e in entries if e.get("warnings")},
         )
         shutil.rmtree(folder / "work", ignore_errors=True)
     return folder

@@ -1,32 +1,75 @@
-"""Whether an average is more than noise aligned to itself.
+"""Whether an average can be trusted: more than noise aligned to itself, and of one structure, not of two.
 
-Aligned to one reference, boxes of pure noise average to that reference ("Einstein from noise": Henderson 2013, PNAS
-110:18037), and the agreement of half-maps does not tell. So the same start is made from the same boxes with random
+Noise: aligned to one reference, boxes of pure noise average to that reference ("Einstein from noise": Henderson 2013,
+PNAS 110:18037), and half-maps that share it do not tell. So a start is grown from copies of the boxes with random
 phases: the likelihood of the real ones, each measured against a map that it is no part of, must be higher by more than
-chance allows. Not here: whether the boxes are of one kind or of several.
+chance allows.
+
+Mixtures: one map is grown on all boxes, two that compete for them, and one on each half of the boxes dealt by lot. Two
+structures in one group are told when two maps explain the boxes better, the boxes know which of the two they show, and
+the two differ more than the maps of halves do.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tomotif.core import Subtomograms
-from tomotif.tasks.average.blind import Aligned, Group, Report, grow
+from tomotif.tasks.average.group import Group
+from tomotif.tasks.average.halves import Report
 from tomotif.tasks.average.settings import AlignSettings
+from tomotif.tasks.average.starts import Start, first_steps, grow, map_agreement
 
+PARTICLES = 240
+"""Largest number of boxes that are checked."""
 _SIGNIFICANT = 4.0
-"""Standard errors by which the likelihoods must differ."""
-_EARLY = 6.0
-"""Frequency in cycles a box up to which both starts are grown."""
+"""Standard errors by which likelihoods must differ."""
+_SURE = 0.8
+"""Mean of |2 p - 1| over the boxes, p the probability that a box shows the first of two maps, from which boxes know."""
+_UNLIKE = 0.1
+"""How much less alike than by lot two competing maps are when they show two structures."""
+_SMALLEST = 0.1
+"""Smallest share of the boxes that makes a second structure."""
+_STARTS = 2
+"""Starts of the two competing maps; the likelier counts."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Whether a group is of one structure or of two.
+
+    Attributes
+    ----------
+    margin
+        By how many standard errors two competing maps explain the boxes better than one.
+    share
+        Share of the boxes that the smaller of the two gets.
+    sure
+        How sure the boxes are which of the two they show, 0 to 1.
+    alike, alike_by_lot
+        Correlation of the two maps, and of maps of two halves by lot, at their best fit, all frequencies alike.
+    """
+
+    margin: float
+    share: float
+    sure: float
+    alike: float
+    alike_by_lot: float
+
+    @property
+    def told(self) -> bool:
+        """The boxes show two structures."""
+        apart = self.margin > _SIGNIFICANT and self.sure > _SURE and self.share > _SMALLEST
+        return apart and self.alike < self.alike_by_lot - _UNLIKE
 
 
 @dataclass(frozen=True)
 class Checks:
-    """What speaks against an average.
+    """What speaks for and against a group.
 
     Attributes
     ----------
@@ -34,73 +77,121 @@ class Checks:
         Mean log likelihood ratio of a map against none, of the boxes and of their phase-randomised copies.
     margin
         Their difference in standard errors.
-    is_noise
-        The boxes do not agree with each other better than noise would.
+    mixture
+        Of one structure or of two; None for noise, which is of none.
     """
 
     likelihood: float
     noise_likelihood: float
     margin: float
-    is_noise: bool
+    mixture: Mixture | None
+
+    @property
+    def is_noise(self) -> bool:
+        """The boxes do not agree with each other better than noise would."""
+        return self.margin < _SIGNIFICANT
+
+    @property
+    def is_mixture(self) -> bool:
+        """The boxes show two structures."""
+        return self.mixture is not None and self.mixture.told
 
     @property
     def warnings(self) -> list[str]:
         """One clear line for each thing that is wrong."""
-        if not self.is_noise:
-            return []
-        return [
-            "the particles do not agree with each other better than noise does "
-            f"({self.margin:.1f} standard errors above phase-randomised copies, {_SIGNIFICANT:g} are expected): "
-            "this map is no structure"
-        ]
+        if self.is_noise:
+            return [
+                "the particles do not agree with each other better than noise does "
+                f"({self.margin:.1f} standard errors above phase-randomised copies, {_SIGNIFICANT:g} are expected): "
+                "this map is no structure"
+            ]
+        if self.mixture is not None and self.mixture.told:
+            return [
+                f"the particles show two structures, the rarer one {self.mixture.share:.0%} of them: two maps that "
+                f"compete for them come out with a correlation of {self.mixture.alike:.2f}, maps of halves by lot with "
+                f"{self.mixture.alike_by_lot:.2f}; classify or cluster them before averaging"
+            ]
+        return []
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
+        mixture = self.mixture and {name: round(value, 3) for name, value in asdict(self.mixture).items()}
         return {
             "likelihood": round(self.likelihood, 3),
             "noise_likelihood": round(self.noise_likelihood, 3),
             "margin": round(self.margin, 2),
             "is_noise": self.is_noise,
-            "warnings": self.warnings,
+            "is_mixture": self.is_mixture,
+            "mixture": mixture,
         }
 
 
 def check(
-    subtomograms: Subtomograms, aligned: Aligned, settings: AlignSettings, rng: np.random.Generator, report: Report
+    subtomograms: Subtomograms,
+    rows: NDArray[np.int64],
+    settings: AlignSettings,
+    rng: np.random.Generator,
+    report: Report,
 ) -> Checks:
-    """Compare the boxes with phase-randomised copies of themselves.
+    """Look for what is wrong with a group.
 
     Parameters
     ----------
-    subtomograms, aligned
-        Boxes, and the poses found for them.
+    subtomograms
+        Bright boxes.
+    rows
+        Those of one class.
     settings
         Those of the alignment.
     rng
-        Decides the random phases.
+        Decides boxes, starts and random phases.
     report
         Progress.
     """
-    group = Group.of(subtomograms, aligned.rows, settings)
-    index = np.sort(rng.permutation(len(aligned.rows))[: settings.start_particles])
-    early = min(_EARLY, group.highest_start)
-    report("comparing with noise", 0, 2)
-    real = grow(group, index, rng, early, None).likelihood
-    report("comparing with noise", 1, 2)
-    noise = grow(randomised(group, index, rng), np.arange(len(index)), rng, early, None).likelihood
-    report("comparing with noise", 2, 2)
-    error = np.sqrt((real.var() + noise.var()) / len(index)) + 1e-9
-    margin = float((real.mean() - noise.mean()) / error)
-    return Checks(float(real.mean()), float(noise.mean()), margin, bool(margin < _SIGNIFICANT))
+    group = Group.of(subtomograms, np.sort(rng.permutation(rows)[:PARTICLES]), settings)
+    everyone, steps = np.arange(len(group.rows)), first_steps(group.highest_start)
+    done = 0
+
+    def grown(of: Group, index: NDArray[np.int64], classes: int = 1) -> Start:
+        nonlocal done
+        report("checking the group", done, 4 + _STARTS)
+        done += 1
+        return grow(of, index, rng, steps, classes=classes)
+
+    one, noise = grown(group, everyone), grown(randomised(group, rng), everyone)
+    margin = standard_errors(one.mean - noise.mean, np.hypot(one.likelihood.std(), noise.likelihood.std()), len(group))
+    if margin < _SIGNIFICANT:
+        return Checks(one.mean, noise.mean, margin, None)
+    first, second = (grown(group, index) for index in np.array_split(rng.permutation(everyone), 2))
+    two = max((grown(group, everyone, 2) for _ in range(_STARTS)), key=lambda start: start.mean)
+    gain = two.likelihood - one.likelihood
+    mixture = Mixture(
+        margin=standard_errors(float(gain.mean()), float(gain.std()), len(gain)),
+        share=float(two.share.mean(0).min()),
+        sure=float(np.abs(2 * two.share[:, 0] - 1).mean()),
+        alike=map_agreement(two.volumes[0], two.volumes[1], two.highest),
+        alike_by_lot=map_agreement(first.volume, second.volume, one.highest),
+    )
+    return Checks(one.mean, noise.mean, margin, mixture)
 
 
-def randomised(group: Group, index: NDArray[np.int64], rng: np.random.Generator) -> Group:
+def standard_errors(difference: float, deviation: float, count: int) -> float:
+    """A difference of means over its standard error.
+
+    >>> standard_errors(1.0, 2.0, 16)
+    2.0
+    """
+    return float(difference / max(deviation / np.sqrt(count), 1e-9))
+
+
+def randomised(group: Group, rng: np.random.Generator) -> Group:
     """The same boxes with the phases of white noise."""
-    boxes = np.empty((len(index), *[group.size] * 3), dtype=np.float32)
-    for row, box in enumerate(index):
-        amplitude = np.abs(np.fft.rfftn(group.boxes(np.array([box]))[0]))
+    size = group.size
+    boxes = np.empty((len(group.rows), size, size, size), dtype=np.float32)
+    for row in range(len(boxes)):
+        amplitude = np.abs(np.fft.rfftn(group.boxes(np.array([row]))[0]))
         noise = np.fft.rfftn(rng.standard_normal(boxes.shape[1:]))
         boxes[row] = np.fft.irfftn(amplitude * noise / np.abs(noise), s=boxes.shape[1:], axes=(0, 1, 2))
     of = group.subtomograms
-    copies = Subtomograms(of.particles.take(group.rows[index]), boxes, of.voxel_size, of.missing_wedge)
-    return Group.of(copies, np.arange(len(index)), group.settings)
+    copies = Subtomograms(of.particles.take(group.rows), boxes, of.voxel_size, of.missing_wedge)
+    return Group.of(copies, np.arange(len(boxes)), group.settings)

@@ -13,10 +13,17 @@ from scipy.spatial.transform import Rotation
 
 from tomotif.core import RESIDUALS, Particles, Progress, Subtomograms
 from tomotif.io.stack import StackRows
-from tomotif.tasks.average.blind import Aligned, align
+from tomotif.tasks.average.blind import align
 from tomotif.tasks.average.checks import Checks, check
-from tomotif.tasks.average.given import HALF_SET, kept_groups, offsets
+from tomotif.tasks.average.given import HALF_SET, ClassAverage, kept_groups, offsets
+from tomotif.tasks.average.halves import Aligned
 from tomotif.tasks.average.settings import AlignSettings, AverageSettings
+
+
+_SURE_HAND = 3.0
+"""Standard errors by which one hand must be likelier than the other."""
+_SAME_HANDS = 0.9
+"""Correlation with its mirror image from which a map has no hand to speak of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,19 +44,41 @@ class AlignedClasses:
     classes: Mapping[str, Aligned]
     checks: Mapping[str, Checks]
 
-    def entry(self, name: str) -> dict[str, Any]:
-        """What is said about one class, as plain JSON values."""
-        aligned = self.classes[name]
-        agreement = aligned.starts.get("agreement", np.nan)
-        said: dict[str, Any] = {
+    def entry(self, made: ClassAverage) -> dict[str, Any]:
+        """What is said about one class besides its average, as plain JSON values."""
+        aligned, checks = self.classes[made.name], self.checks.get(made.name)
+        warnings = [*(checks.warnings if checks else []), *unconfirmed(made, aligned), *undecided(aligned)]
+        return {
             "start_resolution_A": round(aligned.start_resolution, 2),
-            "start_likelihoods": [round(float(value), 3) for value in aligned.starts.get("likelihoods", [])],
-            "start_agreement": None if np.isnan(agreement) else round(float(agreement), 4),
+            **aligned.start_record(),
             "symmetry": aligned.symmetry,
+            **({"checks": checks.as_dict()} if checks else {}),
+            "warnings": warnings,
         }
-        if name in self.checks:
-            said["checks"] = self.checks[name].as_dict()
-        return said
+
+
+def unconfirmed(made: ClassAverage, aligned: Aligned) -> list[str]:
+    """A line when the halves do not agree beyond the band of the start, which they share.
+
+    In that band they agree whatever the boxes show, so nothing that the map shows has been borne out.
+    """
+    shell = 1 / (len(made.volume) * made.voxel_size)
+    if 1 / made.resolution >= 1 / aligned.start_resolution + shell:
+        return []
+    return [
+        f"the two halves agree up to {made.resolution:.0f} Å and share their start up to "
+        f"{aligned.start_resolution:.0f} Å: nothing in this map is confirmed by independent particles"
+    ]
+
+
+def undecided(aligned: Aligned) -> list[str]:
+    """A line when a map that differs from its mirror image is hardly likelier than it."""
+    if aligned.hand_margin >= _SURE_HAND or aligned.hands_alike > _SAME_HANDS:
+        return []
+    return [
+        f"the hand of this map is a guess: its mirror image is less likely by {aligned.hand_margin:.1f} standard errors "
+        f"only ({_SURE_HAND:g} are expected); more particles would tell"
+    ]
 
 
 def align_classes(
@@ -102,17 +131,15 @@ def align_classes(
             subtomograms, rows, settings, rng, symmetry=averaging.symmetry, state=state, report=report
         )
         if settings.checks:
-            checks[name] = check(
-                subtomograms, classes[name], settings, np.random.default_rng((seed, number, 1)), report
-            )
+            checks[name] = check(subtomograms, rows, settings, np.random.default_rng((seed, number, 1)), report)
     return AlignedClasses(with_poses(subtomograms, list(classes.values())), classes, checks)
 
 
 _SHARES = {
     "starting from random orientations": (0.0, 0.4),
-    "searching every box": (0.4, 0.6),
-    "refining the halves": (0.6, 0.9),
-    "comparing with noise": (0.9, 1.0),
+    "searching every box": (0.4, 0.5),
+    "refining the halves": (0.5, 0.6),
+    "checking the group": (0.6, 1.0),
 }
 """Which part of the work of a class each step is."""
 
