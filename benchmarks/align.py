@@ -133,20 +133,20 @@ def variances(boxes: NDArray[np.floating]) -> tuple[float, float]:
     return float(power[frequency > 0].sum()), float(power[(frequency > 0) & (frequency < SIGNAL_BAND)].sum())
 
 
-def in_white_noise(name: str, count: int, *, in_band: bool) -> Group:
-    """Boxes in white noise inside the wedge, no CTF; their SNR is 0.1 over the box or in the signal's band."""
+def in_white_noise(name: str, count: int, *, in_band: bool, snr: float = SNR, seed: int = 0) -> Group:
+    """Boxes in white noise inside the wedge, no CTF; the SNR is that over the box or in the signal's band."""
     settings = SubtomogramSettings(count=count, snr=None, ctf=False, exposure=0.0, mtf=1.0, max_shift_px=SHIFT_PX)
-    made = simulate_subtomograms([load_structure(name)], settings, np.random.default_rng(0))
+    made = simulate_subtomograms([load_structure(name)], settings, np.random.default_rng(seed))
     table = made.particles
     mean, deviation = (table[c].to_numpy(np.float32)[:, None, None, None] for c in ("mean", "deviation"))
     signal = made.boxes(slice(None)) * deviation + mean
-    white = np.random.default_rng(1).standard_normal(signal.shape, dtype=np.float32)
+    white = np.random.default_rng(seed + 1).standard_normal(signal.shape, dtype=np.float32)
     noise = fft.irfftn(fft.rfftn(white, axes=(1, 2, 3)) * WEDGE.mask(SHAPE), s=SHAPE, axes=(1, 2, 3))
     ratio = [s / n for s, n in zip(variances(signal), variances(noise), strict=True)]
-    level = ratio[in_band] / SNR
+    level = ratio[in_band] / snr
     shifts = np.stack([table[c].to_numpy(np.float64) for c in ("shift_z", "shift_y", "shift_x")], axis=1) / VOXEL
-    snr = {"box": ratio[0] / level, "band": ratio[1] / level}
-    return Group(signal + np.float32(np.sqrt(level)) * noise, table.orientation, shifts, snr)
+    levels = {"box": ratio[0] / level, "band": ratio[1] / level}
+    return Group(signal + np.float32(np.sqrt(level)) * noise, table.orientation, shifts, levels)
 
 
 def cut_from_tomogram(name: str, count: int, snr: float) -> Group:

@@ -35,7 +35,9 @@ _UNLIKE = 0.1
 _SMALLEST = 0.1
 """Smallest share of the boxes that makes a second structure."""
 _STARTS = 2
-"""Starts of the two competing maps; the likelier counts."""
+"""Starts of the two competing maps: one that took two poses of one structure for two does not hide a mixture."""
+_ROTATIONS = 576
+"""Orientations of the starts' grid, half as many as an alignment takes: maps are compared here, not used."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Mixture:
     sure
         How sure the boxes are which of the two they show, 0 to 1.
     alike, alike_by_lot
-        Correlation of the two maps, and of maps of two halves by lot, at their best fit, all frequencies alike.
+        Correlation of the two maps, and of maps of two halves by lot, at their best fit, all frequencies alike; the
+        same when one of the two has next to no boxes.
     """
 
     margin: float
@@ -149,7 +152,7 @@ def check(
         Progress.
     """
     group = Group.of(subtomograms, np.sort(rng.permutation(rows)[:PARTICLES]), settings)
-    everyone, steps = np.arange(len(group.rows)), first_steps(group.highest_start)
+    everyone, steps = np.arange(len(group.rows)), first_steps(group.highest_start, _ROTATIONS)
     done = 0
 
     def grown(of: Group, index: NDArray[np.int64], classes: int = 1) -> Start:
@@ -163,16 +166,23 @@ def check(
     if margin < _SIGNIFICANT:
         return Checks(one.mean, noise.mean, margin, None)
     first, second = (grown(group, index) for index in np.array_split(rng.permutation(everyone), 2))
-    two = max((grown(group, everyone, 2) for _ in range(_STARTS)), key=lambda start: start.mean)
-    gain = two.likelihood - one.likelihood
-    mixture = Mixture(
-        margin=standard_errors(float(gain.mean()), float(gain.std()), len(gain)),
-        share=float(two.share.mean(0).min()),
-        sure=float(np.abs(2 * two.share[:, 0] - 1).mean()),
-        alike=map_agreement(two.volumes[0], two.volumes[1], two.highest),
-        alike_by_lot=map_agreement(first.volume, second.volume, one.highest),
-    )
+    by_lot = map_agreement(first.volume, second.volume, one.highest)
+    mixtures = [mixture_of(one, grown(group, everyone, 2), by_lot) for _ in range(_STARTS)]
+    mixture = max(mixtures, key=lambda found: (found.told, found.margin))
     return Checks(one.mean, noise.mean, margin, mixture)
+
+
+def mixture_of(one: Start, two: Start, by_lot: float) -> Mixture:
+    """Two competing maps beside one."""
+    gain = two.likelihood - one.likelihood
+    share = float(two.share.mean(0).min())
+    return Mixture(
+        margin=standard_errors(float(gain.mean()), float(gain.std()), len(gain)),
+        share=share,
+        sure=float(np.abs(2 * two.share[:, 0] - 1).mean()),
+        alike=map_agreement(two.volumes[0], two.volumes[1], two.highest) if share > _SMALLEST else by_lot,
+        alike_by_lot=by_lot,
+    )
 
 
 def standard_errors(difference: float, deviation: float, count: int) -> float:

@@ -19,7 +19,6 @@ from tomotif.tasks.average.given import HALF_SET, ClassAverage, kept_groups, off
 from tomotif.tasks.average.halves import Aligned
 from tomotif.tasks.average.settings import AlignSettings, AverageSettings
 
-
 _SURE_HAND = 3.0
 """Standard errors by which one hand must be likelier than the other."""
 _SAME_HANDS = 0.9
@@ -76,8 +75,8 @@ def undecided(aligned: Aligned) -> list[str]:
     if aligned.hand_margin >= _SURE_HAND or aligned.hands_alike > _SAME_HANDS:
         return []
     return [
-        f"the hand of this map is a guess: its mirror image is less likely by {aligned.hand_margin:.1f} standard errors "
-        f"only ({_SURE_HAND:g} are expected); more particles would tell"
+        f"the hand of this map is a guess: its mirror image is less likely by only {aligned.hand_margin:.1f} standard "
+        f"errors ({_SURE_HAND:g} are expected); more particles would tell"
     ]
 
 

@@ -268,8 +268,12 @@ def group_rows(particles: Particles, by: str) -> dict[str, NDArray[np.int64]]:
 
 
 def label(value: Any, by: str) -> str:
-    """Name of a class: its own, or the column and the number."""
-    if by == "class":
+    """Name of a class: its own, or the column and the number.
+
+    >>> label("ribosome-like", "group"), label(3.0, "cluster")
+    ('ribosome-like', 'cluster_3')
+    """
+    if isinstance(value, str) or by == "class":
         return str(value)
     whole = isinstance(value, float | np.floating) and float(value).is_integer()
     return f"{by}_{int(value) if whole else value}"

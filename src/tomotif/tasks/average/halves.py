@@ -1,4 +1,4 @@
-"""Two half-sets refined apart: each third of a half against the map of the other two.
+"""Two half-sets refined apart: each part of a half against the map of the others.
 
 Frequencies count as far as the half-maps agree, and the band widens as their agreement allows. Only the half-maps'
 common frame is kept, by fitting one to the other in the band that both started from. Beyond that band the half-maps
@@ -153,10 +153,10 @@ def join(parts: list[Poses]) -> Poses:
 
 
 def refine_halves(group: Group, aligned: Aligned, rng: np.random.Generator, report: Report) -> Aligned:
-    """One round: average thirds of each half, see how far the halves agree, refine each third against the others."""
+    """One round: average the parts of each half, see how far the halves agree, refine each part against the others."""
     parts = {half: np.array_split(rng.permutation(np.flatnonzero(aligned.half == half)), FOLDS) for half in (1, 2)}
-    sums = {half: [average_of(group, aligned.poses, part) for part in thirds] for half, thirds in parts.items()}
-    maps = {half: total(thirds).volume() for half, thirds in sums.items()}
+    sums = {half: [average_of(group, aligned.poses, part) for part in pieces] for half, pieces in parts.items()}
+    maps = {half: total(pieces).volume() for half, pieces in sums.items()}
     fitted = fit_second(aligned, maps, group)
     weights, highest = agreement_weights(group, maps[1], fitted.moved, fitted.mask, aligned)
     jobs = [(half, number) for half in (1, 2) for number in range(FOLDS)]

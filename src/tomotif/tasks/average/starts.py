@@ -1,8 +1,8 @@
 """A first map from nothing but the boxes: expectation maximisation from random orientations, at low frequency.
 
-Every map is compared only with boxes that are no part of it (thirds against the other two), so that the likelihood of
-a start tells how much of a structure it is: among several starts the likeliest is the best. It climbs slowly, with
-rests, so iterations go on until it has stopped.
+Every map is compared only with boxes that are no part of it (each quarter against the other three), so that the
+likelihood of a start tells how much of a structure it is: among several starts the likeliest is the best. It climbs
+slowly, with rests, so iterations go on until it has stopped.
 
 Two mistakes are looked for. At low resolution a map and its mirror image are nearly as likely, and a start that took
 the wrong hand stays there: its mirror image is grown too. And boxes of two kinds give one map that is neither: two maps
@@ -28,14 +28,12 @@ from tomotif.ops.orientations import uniform_rotations
 from tomotif.ops.threads import side_by_side
 from tomotif.tasks.average.group import LOWEST, Group, all_coefficients, shift_grid, tensor
 
-FOLDS = 3
+FOLDS = 4
 """Parts of the boxes, each compared with the map of the others."""
 EARLY = 6.0
 """Frequency in cycles a box up to which starts are grown before one of them is chosen."""
 _STOPPED, _STILL = 0.004, 0.02
 """Rise of the likelihood an iteration, relative and in itself, below which a map has stopped to grow."""
-_WINDOW = 4
-"""Iterations over which that is measured."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Step:
     rotations
         Orientations of the grid, turned at random in every iteration.
     least, most
-        Iterations; between them until the likelihood rises no more.
+        Iterations; between them until the likelihood rises no more from one half of ``least`` to the next.
     """
 
     highest: float
@@ -90,16 +88,15 @@ class Start:
         return float(self.likelihood.mean())
 
 
-def first_steps(highest: float) -> list[Step]:
+def first_steps(highest: float, rotations: int = 1152) -> list[Step]:
     """From random orientations to a map that can be told from those of other starts."""
-    early = min(EARLY, highest)
-    return [Step(LOWEST, 576, 2, 2), Step(early, 1152, 2 * _WINDOW, 40)]
+    return [Step(LOWEST, 576, 2, 2), Step(min(EARLY, highest), rotations, 8, 40)]
 
 
 def further_steps(highest: float) -> list[Step]:
     """On from there, a cycle at a time."""
-    bands = [float(min(k, highest)) for k in np.arange(EARLY + 1, highest + 1)]
-    return [Step(k, 2304 if k <= 8 else 4608, *((2, 2) if k < highest else (_WINDOW, 4 * _WINDOW))) for k in bands]
+    bands = [*np.arange(EARLY + 1, highest - 0.5), highest] if highest > EARLY else []
+    return [Step(float(k), 2304 if k <= 8 else 4608, *((2, 2) if k < highest else (4, 16))) for k in bands]
 
 
 def grow(
@@ -137,31 +134,38 @@ def grow(
     found: list[Expected] = []
     for step in steps:
         rise: list[float] = []
-        while len(rise) < step.least or (len(rise) < step.most and rising(rise)):
+        while len(rise) < step.least or (len(rise) < step.most and rising(rise, step.least // 2)):
             band, kept = full.within(step.highest), within(full, step.highest)
             grid = uniform_rotations(step.rotations) * random_rotations(1, rng)[0]
             turn = tensor(grid.as_matrix(), group.device)
             blends, found = expect_parts(group, [data[part][:, kept] for part in parts], maps, band, turn, shifts)
             maps = [others(blends, part) for part in range(FOLDS)]
             full = with_residual_noise(full, band, found)
+            if not all(np.ptp(volume) > 0 for kept in maps for volume in kept):  # one class has no box left
+                return start_of(parts, blends, found, step.highest)
             rise.append(float(torch.cat([one.likelihood for one in found]).mean()))
+    return start_of(parts, blends, found, steps[-1].highest)
+
+
+def start_of(
+    parts: list[NDArray[np.int64]], blends: list[list[FourierBlend]], found: list[Expected], highest: float
+) -> Start:
+    """What the last iteration left, the boxes in their order."""
     order = np.argsort(np.concatenate(parts))
     likelihood = torch.cat([one.likelihood for one in found]).cpu().double().numpy()[order]
     share = torch.cat([one.share for one in found]).cpu().double().numpy()[order]
-    return Start(tuple(map(centred, others(blends, None))), likelihood, share, steps[-1].highest)
+    return Start(tuple(map(centred, others(blends, None))), likelihood, share, highest)
 
 
-def rising(history: list[float]) -> bool:
-    """Whether a likelihood rose from the iterations before the last few to these.
+def rising(history: list[float], window: int) -> bool:
+    """Whether the last few iterations rose above as many before them.
 
-    >>> rising([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]), rising([8.0] * 8)
+    >>> rising([1.0, 2.0, 3.0, 4.0], 2), rising([1.0, 4.0, 4.0, 4.0, 4.0], 2)
     (True, False)
     """
-    if len(history) < 2 * _WINDOW:
-        return True
-    now = float(np.mean(history[-_WINDOW:]))
-    before = float(np.mean(history[-2 * _WINDOW : -_WINDOW]))
-    return now - before > _WINDOW * max(_STOPPED * abs(now), _STILL)
+    now = float(np.mean(history[-window:]))
+    before = float(np.mean(history[-2 * window : -window]))
+    return now - before > window * max(_STOPPED * abs(now), _STILL)
 
 
 def random_maps(
