@@ -15,6 +15,11 @@ from tomotif.io.environment import cpu_count, cpu_name, versions
 from tomotif.io.files import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results"
+RECORD = ("versions", "cpu", "wall_s")
+"""What a cell says about where it ran."""
+
+_cell_seconds: list[float] = []
+"""Wall time of every cell that this process computed or read."""
 
 
 def run(name: str, main: Callable[[bool], dict[str, Any]], *, seeds: tuple[int, ...] = (0,)) -> None:
@@ -44,6 +49,7 @@ def run(name: str, main: Callable[[bool], dict[str, Any]], *, seeds: tuple[int, 
         "threads": cpu_count(),
         "seeds": list(seeds),
         "wall_s": round(time.perf_counter() - begun, 1),
+        **({"cells_wall_s": round(sum(_cell_seconds), 1)} if _cell_seconds else {}),
     }
     RESULTS.mkdir(exist_ok=True)
     write_json(RESULTS / f"{name}.json", result)
@@ -64,10 +70,21 @@ def cell(name: str, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str
     """
     path = RESULTS / f"{name}.d" / f"{key}.json"
     if path.exists():
-        found: dict[str, Any] = read_json(path)
-        return found
-    begun = time.perf_counter()
-    numbers = {**compute(), "wall_s": round(time.perf_counter() - begun, 1), "versions": versions(), "cpu": cpu_name()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, numbers)
+        numbers: dict[str, Any] = read_json(path)
+    else:
+        begun = time.perf_counter()
+        numbers = compute()
+        numbers |= {"wall_s": round(time.perf_counter() - begun, 1), "versions": versions(), "cpu": cpu_name()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, numbers)
+    _cell_seconds.append(numbers["wall_s"])
     return numbers
+
+
+def measured(cell: dict[str, Any]) -> dict[str, Any]:
+    """What a cell measured, without where it ran.
+
+    >>> measured({"a": 1, "cpu": "EPYC", "wall_s": 2.0})
+    {'a': 1}
+    """
+    return {name: value for name, value in cell.items() if name not in RECORD}

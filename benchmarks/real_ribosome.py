@@ -127,7 +127,7 @@ def main(quick: bool) -> dict[str, Any]:
     names = [RIBOSOME, *PARTS, "4v8r", "1oel", "1aon", "3j9i", "3l5q", "5t4o"] if quick else structure_names()
     prefix = "quick_" if quick else ""
     runs = [
-        harness.cell(NAME, f"{prefix}seed{seed}_{digest(names)}", partial(one, seed, names))
+        harness.measured(harness.cell(NAME, f"{prefix}seed{seed}_{digest(names)}", partial(one, seed, names)))
         for seed in (SEEDS[:1] if quick else SEEDS)
     ]
     decoys = [decoy["name"] for decoy in runs[0]["decoys"]]

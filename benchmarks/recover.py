@@ -130,7 +130,7 @@ def main(quick: bool) -> dict[str, Any]:
     count, prefix = (QUICK_COUNT, "quick_") if quick else (COUNT, "")
 
     def cell(key: str, compute: Any) -> dict[str, Any]:
-        return harness.cell(NAME, f"{prefix}{key}_{digest(count)}", compute)
+        return harness.measured(harness.cell(NAME, f"{prefix}{key}_{digest(count)}", compute))
 
     names = STRUCTURES[:2] if quick else STRUCTURES
     structures = [cell(name, partial(recovered, name, count)) for name in names]

@@ -236,6 +236,17 @@ def test_score_tables_repeat_the_file(page: str) -> None:
     np.testing.assert_allclose(fractions, expected / expected.sum(axis=1, keepdims=True), atol=0.005)
 
 
+def test_an_average_with_a_warning_shows_it_and_is_not_praised(demo: Path, tmp_path: Path) -> None:
+    folder = copy_of(demo, tmp_path, "simulated", "averages")
+    [entry, _] = json.loads((folder / "averages.json").read_text())
+    write_json(folder / "averages.json", [{**entry, "warnings": ["this map is no structure"]}])
+    shown = write_report([folder], tmp_path / "warned.html").read_text(encoding="utf-8")
+    averages = section_of(shown, "Class averages")
+    assert '<p class="note">this map is no structure</p>' in averages
+    assert "No class average can be trusted: 1 of 1 came with a warning." in shown
+    assert "finest class average" not in shown
+
+
 def test_other_numbers_repeat_the_files(page: str) -> None:
     averages = section_of(page, "Class averages")
     assert "<dd>51.2 Å</dd>" in averages

@@ -18,7 +18,10 @@ from tomotif.report.runs import Run, mapping
 
 @dataclass(frozen=True)
 class Average:
-    """A class average as shown; the chart is SVG or empty, ``limited`` when its FSC stays above 0.143 to the end."""
+    """A class average as shown; the chart is SVG or empty, ``limited`` when its FSC stays above 0.143 to the end.
+
+    One with warnings, such as that it is noise aligned to itself, is shown with them and is never the finest.
+    """
 
     style: Style
     image: str
@@ -28,6 +31,7 @@ class Average:
     limited: bool
     poses: str
     chart: str
+    warnings: tuple[str, ...]
 
 
 def class_average(run: Run, entry: dict[str, Any], classes: Palette) -> Average:
@@ -53,6 +57,7 @@ def class_average(run: Run, entry: dict[str, Any], classes: Palette) -> Average:
         limited=stays_above(mapping(entry.get("fsc"))),
         poses=str(entry.get("poses") or ""),
         chart=fsc_chart(mapping(entry.get("fsc")), f"Fourier shell correlation of {classes[name].label}, {run.name}"),
+        warnings=tuple(map(str, as_list(entry.get("warnings")))),
     )
 
 
@@ -110,8 +115,10 @@ def average_section(section: Section, classes: Palette, brief: bool) -> None:
 
 def describe_averages(section: Section, averages: list[Average], poses: str) -> None:
     """Say how fine the averages are."""
-    resolved = [average for average in averages if average.resolution is not None]
+    resolved = [average for average in averages if average.resolution is not None and not average.warnings]
     if not resolved:
+        if warned := sum(bool(average.warnings) for average in averages):
+            section.finding = f"No class average can be trusted: {warned} of {len(averages)} came with a warning."
         return
     best = min(resolved, key=lambda average: average.resolution or 0.0)
     section.tiles.append(("Best average", f"{best.resolution:.0f} Å"))
