@@ -139,7 +139,10 @@ def test_halves_of_noise_agree_no_further_than_the_start_they_share() -> None:
 def test_a_killed_alignment_goes_on_to_the_same_poses(tmp_path: Path) -> None:
     given, state = boxes("4v5d"), tmp_path / "state.npz"
     group = Group.of(given, np.arange(60), QUICK)
-    begun = common_start(group, np.random.default_rng(0), "C1", lambda what, done, total: None)
+    begun = common_start(group, np.random.default_rng(0), "C1", lambda what, done, total: None, state)
+    assert len(list(tmp_path.glob("state_start*.npz"))) == QUICK.starts
+    again = common_start(group, np.random.default_rng(0), "C1", lambda what, done, total: None, state)
+    np.testing.assert_array_equal(again.start, begun.start)
     begun = refine_halves(group, begun, np.random.default_rng((0, 60)), lambda what, done, total: None)
     begun.save(state)
     told: list[str] = []

@@ -8,12 +8,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tomotif.core import Subtomograms
+from tomotif.io.files import replacing
 from tomotif.ops.align import Reference
 from tomotif.ops.expectation import FourierBlend, expect
 from tomotif.ops.fit import mirrored
@@ -52,7 +55,7 @@ def align(
     symmetry
         Point group of the structure, or "auto" for the one that independent halves bear out.
     state
-        File that keeps what is done after each round; a killed run continues from it.
+        File that keeps what is done after each round, with others beside it for the starts; a killed run continues.
     report
         Progress.
 
@@ -66,7 +69,7 @@ def align(
     if state is not None and state.exists():
         aligned = Aligned.load(state)
     else:
-        aligned = common_start(group, rng, symmetry, tell)
+        aligned = common_start(group, rng, symmetry, tell, state)
         if state is not None:
             aligned.save(state)
     while aligned.round < settings.rounds:
@@ -76,14 +79,17 @@ def align(
     return aligned
 
 
-def common_start(group: Group, rng: np.random.Generator, symmetry: str, report: Report) -> Aligned:
+def common_start(
+    group: Group, rng: np.random.Generator, symmetry: str, report: Report, state: Path | None = None
+) -> Aligned:
     """Several starts at low resolution, the likeliest grown on, and its map searched in every box."""
     settings, n = group.settings, len(group.rows)
     index = np.sort(rng.permutation(n)[: settings.start_particles])
     total = settings.starts + 2
     starts = []
     for number, child in enumerate(rng.spawn(settings.starts)):
-        starts.append(grow(group, index, child, first_steps(group.highest_start)))
+        path = state and state.with_name(f"{state.stem}_start{number}.npz")
+        starts.append(kept(path, partial(grow, group, index, child, first_steps(group.highest_start))))
         report(STARTING, number + 1, total)
     chosen = int(np.argmax([start.mean for start in starts]))
     best, margin = likelier_hand(group, index, rng, starts[chosen])
@@ -113,6 +119,24 @@ def common_start(group: Group, rng: np.random.Generator, symmetry: str, report: 
         hand_margin=margin,
         hands_alike=map_agreement(best.volume, mirrored(best.volume), best.highest),
     )
+
+
+def kept(path: Path | None, make: Callable[[], Start]) -> Start:
+    """A start that a killed run finished, or a new one, which is kept."""
+    if path is not None and path.exists():
+        with np.load(path, allow_pickle=False) as found:
+            return Start(tuple(found["volumes"]), found["likelihood"], found["share"], float(found["highest"]))
+    start = make()
+    if path is not None:
+        with replacing(path) as part, part.open("wb") as file:
+            np.savez(
+                file,
+                volumes=np.stack(start.volumes),
+                likelihood=start.likelihood,
+                share=start.share,
+                highest=start.highest,
+            )
+    return start
 
 
 def likelier_hand(
