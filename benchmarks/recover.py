@@ -45,7 +45,7 @@ MIXTURES = (("4v5d", "1oel", 0.5), ("1oel", "3j9i", 0.5), ("3j9i", "1bxn", 0.5),
 SNR = 0.05
 COUNT, QUICK_COUNT = 200, 60
 RATIO = 1.25
-NOISE_RUNS = 3
+NOISE_RUNS = 8
 SETTINGS = AlignSettings()
 
 
