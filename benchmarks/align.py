@@ -25,9 +25,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from hashlib import blake2b
@@ -49,6 +48,7 @@ from tomotif.ops.density import structure_density
 from tomotif.ops.fourier import frequency_grid, half_space_weights
 from tomotif.ops.orientations import angle_modulo, uniform_rotations
 from tomotif.ops.symmetry import Symmetry, find_axes
+from tomotif.ops.threads import one_thread_each
 from tomotif.tasks.extract import ExtractSettings, extract
 from tomotif.tasks.simulate import (
     SIGNAL_BAND,
@@ -266,17 +266,6 @@ def digest(size: Size) -> str:
 # ---------------------------------------------------------------------------------------------- speed
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def seconds(compute: Callable[[], Any]) -> float:
     """Wall time of a call."""
     begun = time.perf_counter()
@@ -304,7 +293,7 @@ def speed(size: Size) -> dict[str, Any]:
     plan, volume = SearchPlan(), density("4v5d")
     group = in_white_noise("4v5d", size.particles, in_band=False)
     boxes, band = np.resize(group.boxes, (size.timed, *SHAPE)), measured_band(None)
-    with one_thread():
+    with one_thread_each():
         prepare = seconds(lambda: Search.prepare(Reference.of(volume), band, plan))
         reference = Reference.of(volume)
         search = Search.prepare(reference, band, plan)

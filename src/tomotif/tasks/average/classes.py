@@ -16,7 +16,7 @@ from tomotif.io.stack import StackRows
 from tomotif.tasks.average.blind import align
 from tomotif.tasks.average.checks import Checks, check
 from tomotif.tasks.average.given import HALF_SET, ClassAverage, kept_groups, offsets
-from tomotif.tasks.average.halves import Aligned
+from tomotif.tasks.average.halves import Aligned, Report
 from tomotif.tasks.average.settings import AlignSettings, AverageSettings
 
 _SURE_HAND = 3.0
@@ -117,13 +117,7 @@ def align_classes(
     classes: dict[str, Aligned] = {}
     checks: dict[str, Checks] = {}
     for number, (name, rows) in enumerate(groups.items()):
-
-        def report(what: str, done: int, total: int) -> None:
-            if progress is not None:
-                share = _SHARES[what]
-                hundredths = 100 * (share[0] + (share[1] - share[0]) * done / max(total, 1))
-                progress(int(100 * number + hundredths), 100 * len(groups))  # noqa: B023
-
+        report = share_of(progress, number, len(groups))
         rng = np.random.default_rng((seed, number))
         state = work / f"{name.replace('/', '_')}.npz"
         classes[name] = align(
@@ -132,6 +126,17 @@ def align_classes(
         if settings.checks:
             checks[name] = check(subtomograms, rows, settings, np.random.default_rng((seed, number, 1)), report)
     return AlignedClasses(with_poses(subtomograms, list(classes.values())), classes, checks)
+
+
+def share_of(progress: Progress | None, number: int, total: int) -> Report:
+    """Tells the progress of one class of several, in hundredths of a class."""
+
+    def report(what: str, done: int, parts: int) -> None:
+        if progress is not None:
+            begin, end = _SHARES[what]
+            progress(int(100 * (number + begin + (end - begin) * done / max(parts, 1))), 100 * total)
+
+    return report
 
 
 _SHARES = {
