@@ -40,7 +40,7 @@ from tomotif.ops import align, expectation
 from tomotif.ops.fit import radially_averaged
 from tomotif.pipelines.demo import REAL_TOMOGRAM
 from tomotif.pipelines.stages import Run, average_stage, cluster_stage, extract_stage, pick_stage
-from tomotif.tasks.average import AlignSettings, AverageSettings, halves, starts
+from tomotif.tasks.average import AlignSettings, AverageSettings, blind, checks, halves, starts
 from tomotif.tasks.cluster import RIBOSOME_LIKE, ClusterSettings
 from tomotif.tasks.extract import ExtractSettings
 from tomotif.tasks.fit import Fits, FitSettings, fit
@@ -117,7 +117,7 @@ def one(seed: int, names: list[str]) -> dict[str, Any]:
 
 def digest(names: list[str]) -> str:
     """What decides a cell besides its seed, in eight letters."""
-    code = "".join(inspect.getsource(module) for module in (align, expectation, starts, halves))
+    code = "".join(inspect.getsource(module) for module in (align, expectation, starts, halves, blind, checks))
     study = (names, PickSettings(), ClusterSettings(), AlignSettings(), AverageSettings(), FitSettings())
     return blake2b((repr(study) + code).encode(), digest_size=4).hexdigest()
 

@@ -15,7 +15,7 @@ from tomotif.io.structure import load_structure
 from tomotif.ops.density import structure_density
 from tomotif.ops.orientations import angle_modulo, point_group
 from tomotif.ops.rotate import rotate_volumes
-from tomotif.ops.symmetry import Symmetry, find_axes
+from tomotif.ops.symmetry import Symmetry, best_symmetry, find_axes
 
 BOX = 32
 
@@ -95,3 +95,13 @@ def test_the_axes_turn_with_the_map() -> None:
     expected = turn * still * turn.inv()
     apart = [np.degrees((expected.inv() * element).magnitude()).min() for element in moved]
     assert max(apart) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "noise", "group"), [("4v5d", 2.0, "C1"), ("4v5d", 0.5, "C1"), ("1oel", 1.0, "D7"), ("1bxn", 1.0, "D4")]
+)
+def test_the_point_group_of_noisy_halves(name: str, noise: float, group: str) -> None:
+    """Averaging over any group takes noise away, which must not make a structure symmetric."""
+    structure, rng = density(name) / density(name).std(), np.random.default_rng(0)
+    first, second = ((structure + noise * rng.standard_normal(structure.shape)).astype(np.float32) for _ in range(2))
+    assert best_symmetry(first, second, groups=("C2", "C7", "D4", "D5", "D7", "O")).name == group

@@ -18,6 +18,10 @@ _GENERATORS = {"T": 12, "O": 24, "I": 60}
 """Groups for which every element is looked at: few elements may be shared with a smaller group."""
 
 
+_TOLERATED, _LOST, _DOUBLING = 0.03, 0.1, 0.01
+"""Share of a structure that averaging over its own symmetry may lose, by axes that are a little off; the largest that
+it may lose for all that is known; and how much more of it a group of twice the order may lose."""
+
 GROUPS = (*(f"C{n}" for n in range(2, 9)), *(f"D{n}" for n in range(2, 9)), "T", "O", "I")
 """Groups that are tried when none is given."""
 
@@ -92,23 +96,39 @@ def best_symmetry(
 ) -> Symmetry:
     """The point group that two independent maps of one structure, in one frame, bear out.
 
-    The first map is averaged over each group; a symmetry that is there makes it agree better with the second map, which
-    is left as it is, and one that is not makes it agree worse. The best group is taken, ``C1`` when none helps.
+    The first map is averaged over each group and compared with the second, which is left as it is. Averaging takes away
+    noise whatever the group, so correlations would favour any large one; the product of the two maps would not, for
+    their noise is independent. It falls by the share of the structure that the group does not have. A group is borne
+    out when that share is next to nothing, and known well enough; larger ones are preferred. ``C1`` is the answer of
+    maps that are too noisy to tell. All frequencies count alike, or the round envelope would decide.
+
+    Groups that look the same up to ``highest`` are not told apart: the shell of ferritin is as good as icosahedral.
     """
     band = Band.measured(len(first), None, highest)
-    plain = _agreement(first, second, band)
-    best = Symmetry("C1", point_group("C1"), 1.0)
+    best, price = Symmetry("C1", point_group("C1"), 1.0), 0.0
     for group in groups:
         found = find_axes(first, group, highest=highest, frames=2000)
-        agrees = _agreement(symmetrise(first, found.operations), second, band)
-        if agrees > plain:
-            best, plain = found, agrees
+        lost, error = lost_share(first, second, found.operations, band)
+        borne_out = lost < _TOLERATED + 2 * error and lost + 2 * error < _LOST
+        if borne_out and lost - _DOUBLING * np.log2(len(found.operations)) < price:
+            best, price = found, lost - _DOUBLING * np.log2(len(found.operations))
     return best
 
 
-def _agreement(first: NDArray[np.floating], second: NDArray[np.floating], band: Band) -> float:
-    a, b = (band.coefficients(torch.from_numpy(np.asarray(m, dtype=np.float32))[None])[0] for m in (first, second))
-    return float((a.conj() * b).sum().real / (a.norm() * b.norm()).clamp(min=1e-20))
+def lost_share(
+    first: NDArray[np.floating], second: NDArray[np.floating], operations: Rotation, band: Band
+) -> tuple[float, float]:
+    """Share of what two maps have in common that is gone when a group averages one of them, and its standard error."""
+    a, b, turned = (
+        band.coefficients(torch.from_numpy(np.asarray(m, dtype=np.float32))[None])[0]
+        for m in (first, second, symmetrise(first, operations))
+    )
+    shell = band.wave.norm(dim=1).round().long()
+    power = torch.bincount(shell, a.abs() ** 2) * torch.bincount(shell, b.abs() ** 2)
+    weight = torch.bincount(shell)[shell] / power.sqrt()[shell].clamp(min=1e-20)
+    common = max(float((weight * (a.conj() * b).real).sum()), 1e-20)
+    gone = weight * ((a - turned).conj() * b).real
+    return float(gone.sum()) / common, float(gone.square().sum().sqrt()) / common
 
 
 def _generators(elements: Rotation, group: str) -> Rotation:

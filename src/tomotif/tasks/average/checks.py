@@ -22,7 +22,7 @@ from tomotif.core import Subtomograms
 from tomotif.tasks.average.group import Group
 from tomotif.tasks.average.halves import Report
 from tomotif.tasks.average.settings import AlignSettings
-from tomotif.tasks.average.starts import Start, first_steps, grow, map_agreement
+from tomotif.tasks.average.starts import Start, first_steps, grow, map_agreement, standard_errors
 
 PARTICLES = 240
 """Largest number of boxes that are checked."""
@@ -188,15 +188,6 @@ def mixture_of(one: Start, two: Start, by_lot: float) -> Mixture:
         alike=map_agreement(two.volumes[0], two.volumes[1], two.highest) if share > _SMALLEST else by_lot,
         alike_by_lot=by_lot,
     )
-
-
-def standard_errors(difference: float, deviation: float, count: int) -> float:
-    """A difference of means over its standard error.
-
-    >>> standard_errors(1.0, 2.0, 16)
-    2.0
-    """
-    return float(difference / max(deviation / np.sqrt(count), 1e-9))
 
 
 def randomised(group: Group, rng: np.random.Generator) -> Group:

@@ -13,14 +13,12 @@ from scipy.spatial.transform import Rotation
 
 from tomotif.core import RESIDUALS, Particles, Progress, Subtomograms
 from tomotif.io.stack import StackRows
-from tomotif.tasks.average.blind import align
+from tomotif.tasks.average.blind import SURE_HAND, align
 from tomotif.tasks.average.checks import Checks, check
 from tomotif.tasks.average.given import HALF_SET, ClassAverage, kept_groups, offsets
 from tomotif.tasks.average.halves import Aligned, Report
 from tomotif.tasks.average.settings import AlignSettings, AverageSettings
 
-_SURE_HAND = 3.0
-"""Standard errors by which one hand must be likelier than the other."""
 _SAME_HANDS = 0.9
 """Correlation with its mirror image from which a map has no hand to speak of."""
 
@@ -72,11 +70,11 @@ def unconfirmed(made: ClassAverage, aligned: Aligned) -> list[str]:
 
 def undecided(aligned: Aligned) -> list[str]:
     """A line when a map that differs from its mirror image is hardly likelier than it."""
-    if aligned.hand_margin >= _SURE_HAND or aligned.hands_alike > _SAME_HANDS:
+    if aligned.hand_margin >= SURE_HAND or aligned.hands_alike > _SAME_HANDS:
         return []
     return [
         f"the hand of this map is a guess: its mirror image is less likely by only {aligned.hand_margin:.1f} standard "
-        f"errors ({_SURE_HAND:g} are expected); more particles would tell"
+        f"errors ({SURE_HAND:g} are expected); more particles would tell"
     ]
 
 

@@ -237,3 +237,12 @@ def map_agreement(first: NDArray[np.float32], second: NDArray[np.float32], highe
     band = Band.measured(len(first), None, highest, noise_power(first[None], MissingWedge(-90, 90)))
     plan = SearchPlan(coarse=highest, fine=highest, rotations=2304)
     return float(Search.prepare(Reference.of(first), band, plan)(second[None]).score[0])
+
+
+def standard_errors(difference: float, deviation: float, count: int) -> float:
+    """A difference of means over its standard error.
+
+    >>> standard_errors(1.0, 2.0, 16)
+    2.0
+    """
+    return float(difference / max(deviation / np.sqrt(count), 1e-9))
