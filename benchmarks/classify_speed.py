@@ -16,6 +16,7 @@ import torch
 from benchmarks import harness
 from tomotif.engine.model_folder import ModelCard, read_card, save_model
 from tomotif.engine.predict import openvino_predictor, predict_stack, torch_predictor
+from tomotif.engine.speed import predictor_speed
 from tomotif.io.environment import peak_memory
 from tomotif.io.stack import create_stack
 from tomotif.models import build_model
@@ -30,17 +31,6 @@ def fresh_model(folder: Path, name: str) -> Path:
     card = ModelCard(architecture=name, classes=classes, box_px=BOX_PX, voxel_size=VOXEL_SIZE)
     save_model(folder, build_model(name, BOX_PX, CLASSES), card)
     return folder
-
-
-def boxes_per_second(predict: Any, seconds: float) -> float:
-    """Boxes a second through a predictor, after one warm-up batch."""
-    boxes = np.random.default_rng(0).standard_normal((BATCH, 1, BOX_PX, BOX_PX, BOX_PX), dtype=np.float32)
-    predict(boxes)
-    begun, count = time.perf_counter(), 0
-    while time.perf_counter() - begun < seconds:
-        predict(boxes)
-        count += BATCH
-    return count / (time.perf_counter() - begun)
 
 
 def end_to_end(folder: Path, model: Path, count: int) -> tuple[float, float]:
@@ -70,8 +60,12 @@ def main(quick: bool) -> dict[str, Any]:
             numbers[f"end_to_end_{count}_per_s"], numbers[f"peak_mb_{count}"] = rate, peak
         for architecture in ("motif3d", "dsrf3d"):
             model = fresh_model(folder / f"{architecture}_alone", architecture)
-            numbers[f"{architecture}_openvino_per_s"] = boxes_per_second(openvino_predictor(model, BATCH), seconds)
-            numbers[f"{architecture}_torch_per_s"] = boxes_per_second(torch_predictor(model, BATCH), seconds)
+            numbers[f"{architecture}_openvino_per_s"] = predictor_speed(
+                openvino_predictor(model, BATCH), BOX_PX, BATCH, seconds
+            )
+            numbers[f"{architecture}_torch_per_s"] = predictor_speed(
+                torch_predictor(model, BATCH), BOX_PX, BATCH, seconds
+            )
     return numbers
 
 

@@ -9,17 +9,50 @@ import torch
 from tomotif.core import InputError, UnknownNameError
 from tomotif.engine.predict import openvino_graph
 from tomotif.models import architecture, architecture_names, build_model
+from tomotif.models.size import model_size
 
-LITERAL = {"dsrf3d": 33_237_559}  # at 40 voxels and 23 classes
-
-
-def parameter_count(model: torch.nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
+LITERAL = {
+    "inception3d": 18_206_983,
+    "dsrf3d": 33_237_559,
+    "dsrf3d_v2": 18_316_599,
+    "rb3d": 263_334_103,
+    "cb3d": 61_309_335,
+}
+"""Parameters at 40 voxels and 23 classes."""
+GMACS = {"inception3d": 0.92, "dsrf3d": 3.19, "dsrf3d_v2": 3.83, "rb3d": 1.24, "cb3d": 11.93}
+FIELDS = {"dsrf3d": 16, "dsrf3d_v2": 36, "inception3d": 16, "rb3d": 20}
+"""Receptive fields by hand: 3³ convolutions add 2, pooling 1, each times the product of the strides before it."""
 
 
 @pytest.mark.parametrize("name", sorted(LITERAL))
 def test_published_networks_have_their_published_size(name: str) -> None:
-    assert parameter_count(build_model(name, 40, 23)) == LITERAL[name]
+    size = model_size(name, 40, 23)
+    assert size.parameters == LITERAL[name]
+    assert size.multiply_adds / 1e9 == pytest.approx(GMACS[name], abs=0.01)
+    assert size.receptive_field_px == FIELDS.get(name, 40)
+
+
+def test_light_variants_are_light() -> None:
+    assert model_size("rb3d_gap", 40, 23).parameters == pytest.approx(0.12e6, rel=0.05)
+    assert model_size("cb3d_gap", 40, 23).multiply_adds < model_size("cb3d", 40, 23).multiply_adds / 12
+
+
+@pytest.mark.parametrize("name", ["dsrf3d", "inception3d", "motif3d"])
+def test_the_receptive_field_is_where_a_change_is_seen(name: str) -> None:
+    """A voxel that is not a number spreads to whatever it has a say in, through maxima too."""
+    model = build_model(name, 32, 5).eval()
+    maps: list[torch.Tensor] = []
+    for module in model.modules():
+        module.register_forward_hook(lambda _module, _given, made: maps.append(made))
+    seen = 0
+    for plane in range(32):
+        maps.clear()
+        box = torch.zeros(1, 1, 32, 32, 32)
+        box[:, :, plane] = torch.nan
+        model(box)
+        last = [made for made in maps if made.ndim == 5 and min(made.shape[2:]) > 1][-1]
+        seen += int(last[0, :, last.shape[2] // 2, last.shape[3] // 2, last.shape[4] // 2].isnan().any())
+    assert seen == model_size(name, 32, 5).receptive_field_px
 
 
 @pytest.mark.parametrize("name", architecture_names())

@@ -1,21 +1,44 @@
-"""`tomotif models`: which networks there are."""
+"""`tomotif models`: which networks there are, how large and how fast."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from cyclopts import Parameter, validators
 from rich.table import Table
 
-from tomotif.cli.console import console
-from tomotif.models import architecture, architecture_names, build_model
+from tomotif.cli.console import console, progress_bar
+from tomotif.engine.speed import boxes_per_second
+from tomotif.models import architecture, architecture_names
+from tomotif.models.size import model_size
 
-EXAMPLE_BOX_PX, EXAMPLE_CLASSES = 32, 10
+Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 
 
-def models() -> None:
-    """List the networks that can be trained, with their size at a box of 32 voxels and 10 classes."""
-    table = Table("name", "parameters", "box is a multiple of (voxels)", "source")
-    for name in architecture_names():
-        found = architecture(name)
-        model = build_model(name, EXAMPLE_BOX_PX, EXAMPLE_CLASSES)
-        parameters = sum(p.numel() for p in model.parameters())
-        table.add_row(name, f"{parameters:,}", str(found.box_multiple), found.source)
+def models(*, box_px: Positive = 32, classes: Positive = 10, speed: bool = True) -> None:
+    """List the networks that can be trained: size, receptive field, and speed on this machine.
+
+    Parameters
+    ----------
+    box_px
+        Edge of a box in voxels.
+    classes
+        Number of classes.
+    speed
+        Also measure how many boxes a second go through each network (OpenVINO, 32-bit floats, all cores).
+    """
+    names = [name for name in architecture_names() if architecture(name).takes(box_px)]
+    columns = ("name", "parameters", "million multiply-adds", "receptive field (voxels)", "boxes/s", "source")
+    table = Table(*(column for column in columns if speed or column != "boxes/s"))
+    with progress_bar("measuring") as progress:
+        for number, name in enumerate(names):
+            size = model_size(name, box_px, classes)
+            row = [name, f"{size.parameters:,}", f"{size.multiply_adds / 1e6:,.0f}", str(size.receptive_field_px)]
+            if speed:
+                row.append(f"{boxes_per_second(name, box_px, classes):,.0f}")
+            table.add_row(*row, architecture(name).source)
+            progress(number + 1, len(names))
     console.print(table)
+    others = sorted(set(architecture_names()) - set(names))
+    if others:
+        console.print(f"these do not take a box of {box_px} voxels: {', '.join(others)}")

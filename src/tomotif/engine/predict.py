@@ -60,10 +60,15 @@ def torch_predictor(folder: Path, batch_size: int) -> Predictor:
 
 def openvino_predictor(folder: Path, batch_size: int) -> Predictor:
     """Run the network in OpenVINO on the CPU, in 32-bit floats."""
+    model, card = load_model(folder)
+    return openvino_compiled(model, card.box_px, batch_size)
+
+
+def openvino_compiled(model: nn.Module, box_px: int, batch_size: int) -> Predictor:
+    """A network in OpenVINO, for batches of one size."""
     import openvino
 
-    model, card = load_model(folder)
-    graph = openvino_graph(model, (batch_size, 1, card.box_px, card.box_px, card.box_px))
+    graph = openvino_graph(model, (batch_size, 1, box_px, box_px, box_px))
     compiled = openvino.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"})
 
     def predict(boxes: NDArray[np.float32]) -> NDArray[np.float32]:

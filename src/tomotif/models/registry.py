@@ -33,6 +33,10 @@ class Architecture:
     source: str
     box_multiple: int
 
+    def takes(self, box_px: int) -> bool:
+        """Whether the network can be built for boxes of this edge."""
+        return box_px >= self.box_multiple and box_px % self.box_multiple == 0
+
 
 _ARCHITECTURES: dict[str, Architecture] = {}
 
@@ -87,7 +91,7 @@ def build_model(name: str, box_px: int, n_classes: int) -> nn.Module:
     33237559
     """
     found = architecture(name)
-    if box_px < found.box_multiple or box_px % found.box_multiple:
+    if not found.takes(box_px):
         raise InputError(
             f"model {name!r} expected a box that is a multiple of {found.box_multiple} voxels, got {box_px}; "
             "extract with another --box-px"
