@@ -70,7 +70,7 @@ SHIFT_PX = 4.0
 SNR = 0.1
 FULL_SNRS = (0.1, 0.05)
 SUCCESS_DEG = 15.0
-TOMOGRAM = TomogramSettings(shape=(96, 224, 224), occupancy=0.15, defocus_um=(3.0, 3.0))
+TOMOGRAM = TomogramSettings(shape=(96, 224, 224), occupancy=0.15, defocus_um=(3.0, 3.0), exposure=3.0, mtf=0.6)
 """Of the full simulation; the SNR and whose it is differ."""
 WEDGE = TOMOGRAM.missing_wedge
 BATCH = 8

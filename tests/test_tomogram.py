@@ -127,13 +127,15 @@ def test_each_class_has_the_snr_that_its_column_says(name: str) -> None:
         signal.append(camera.reconstruct(camera.expose(density))[box].var())
         noise.append(camera.reconstruct(camera.noise(rng))[box].var())
     assert np.mean(signal) / np.mean(noise) == pytest.approx(level.snr, rel=0.1)
-    assert (level.snr > 0.1) == (name == "4v5d")
+    assert (level.snr > 0.15) == (name == "4v5d")
 
 
 @pytest.mark.parametrize("axis", ["x", "y"])
 def test_any_scheme_of_tilts_can_be_taken(rubisco: Structure, axis: str) -> None:
     angles = (-42.0, -30.0, -11.0, 0.0, 7.0, 21.0, 33.0, 50.0)
-    made = simulated(rubisco, changed(CLEAN, tilt_angles=angles, tilt_axis=axis, tilt_scheme="continuous"))
+    made = simulated(
+        rubisco, changed(CLEAN, tilt_angles=angles, tilt_axis=axis, tilt_scheme="continuous", exposure=3.0)
+    )
     wedge = made.tomogram.missing_wedge
     assert (wedge.tilt_min, wedge.tilt_max, wedge.tilt_axis) == (-42, 50, axis)
     assert made.tilt_series.tilt_angles.tolist() == list(angles)

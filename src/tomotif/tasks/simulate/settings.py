@@ -38,8 +38,8 @@ class ImagingSettings(Settings):
     tilt_axis: TiltAxis = "y"
     """Axis of the tilt series."""
 
-    exposure: float = Field(default=3.0, ge=0)
-    """Exposure of each image in e/Å², which damages what later images see; 0 for no radiation damage."""
+    exposure: float = Field(default=0.0, ge=0)
+    """Exposure of each image in e/Å² (3 is usual), which damages what later images see; 0 for no radiation damage."""
 
     defocus_um: tuple[float, float] = (2.0, 6.0)
     """Range of the defocus in µm, above 0 is underfocus; each box or tomogram draws its own."""
@@ -59,8 +59,9 @@ class ImagingSettings(Settings):
     pixel_size: float = Field(default=1.7, gt=0)
     """The camera's pixel at the specimen in Å."""
 
-    mtf: float = Field(default=0.6, gt=0, le=1)
-    """The camera's transfer, of signal and noise, at the highest frequency its pixels sample; 1 when perfect."""
+    mtf: float = Field(default=1.0, gt=0, le=1)
+    """The camera's transfer, of signal and noise, at the highest frequency its pixels sample (0.6 is usual);
+    1 when perfect."""
 
     snr: FloatOrNone = Field(default=0.1, gt=0)
     """Signal-to-noise ratio: variance of the particle alone over variance of the noise alone, both in the
