@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from tests.conftest import shell_stack
-from tomotif.core import InputError, Subtomograms, UnknownNameError
+from tomotif.core import InputError, MissingWedge, Subtomograms, UnknownNameError
+from tomotif.data.augment import flip_boxes, wedge_safe_flips
 from tomotif.engine.checkpoint import SafeCheckpointIO
 from tomotif.engine.model_folder import ModelCard, load_model, save_model
 from tomotif.engine.predict import openvino_predictor, predict_boxes, predict_stack, torch_predictor
@@ -64,6 +65,19 @@ def test_runtimes_agree(trained: tuple[Path, ModelCard]) -> None:
     boxes = shell_stack(20, seed=5).boxes(slice(None))
     slow, fast = (predict_boxes(make(trained[0], 8), boxes, 8) for make in (torch_predictor, openvino_predictor))
     np.testing.assert_allclose(slow, fast, atol=2e-3)
+
+
+def test_the_mean_over_turns_does_not_depend_on_the_turn(trained: tuple[Path, ModelCard]) -> None:
+    boxes, turns = shell_stack(20, seed=5).boxes(slice(None)), wedge_safe_flips(MissingWedge(-60, 60))
+    turned = flip_boxes(torch.from_numpy(boxes)[:, None], turns[1])[:, 0].numpy()
+    predict = openvino_predictor(trained[0], 8)
+    plain, mean = predict_boxes(predict, boxes, 8), predict_boxes(predict, boxes, 8, turns)
+    np.testing.assert_allclose(predict_boxes(predict, turned, 8, turns), mean, atol=1e-4)
+    assert np.abs(mean - plain).max() > 1e-3
+
+
+def test_probabilities_are_calibrated_on_the_validation_particles(trained: tuple[Path, ModelCard]) -> None:
+    assert trained[1].temperature != 1 and 0.05 < trained[1].temperature < 20
 
 
 def test_a_resumed_training_ends_like_an_unbroken_one(shells: Subtomograms, tmp_path: Path) -> None:

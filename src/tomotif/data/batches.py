@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tomotif.core.subtomograms import Subtomograms
 from tomotif.data.augment import Flip, augment
+from tomotif.data.noise import FreshNoise
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class EpochBatches(Sampler[BatchKey]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[BatchKey]:
-        rng = np.random.default_rng((self.seed, self.epoch))
+        rng = np.random.default_rng((self.seed, self.epoch if self.shuffle else 0))
         order = rng.permutation(self.rows) if self.shuffle else self.rows
         seeds = rng.integers(2**31, size=len(self))
         for part, seed in zip(np.array_split(order, len(self)), seeds, strict=True):
@@ -69,16 +70,28 @@ class BoxBatches(Dataset[tuple[Tensor, Tensor]]):
         Wedge-safe flips; none means no augmentation.
     max_shift_px
         Largest random shift in voxels along each axis.
+    noise
+        Added to the boxes, which are then noise-free.
     """
 
     def __init__(
-        self, subtomograms: Subtomograms, targets: NDArray[np.int64], *, flips: list[Flip], max_shift_px: int = 0
+        self,
+        subtomograms: Subtomograms,
+        targets: NDArray[np.int64],
+        *,
+        flips: list[Flip],
+        max_shift_px: int = 0,
+        noise: FreshNoise | None = None,
     ) -> None:
         self.subtomograms, self.targets, self.flips, self.max_shift_px = subtomograms, targets, flips, max_shift_px
+        self.noise = noise
 
     def __getitem__(self, key: BatchKey) -> tuple[Tensor, Tensor]:
         """Boxes (n, 1, d, d, d) float32 and class indices (n,)."""
-        boxes = torch.from_numpy(self.subtomograms.boxes(key.rows))[:, None]
+        read = self.subtomograms.boxes(key.rows)
+        if self.noise is not None:
+            read = self.noise.add(read, key.rows, np.random.default_rng(key.seed))
+        boxes = torch.from_numpy(read)[:, None]
         if self.flips:
             boxes = augment(boxes, self.flips, self.max_shift_px, torch.Generator().manual_seed(key.seed))
         return boxes, torch.from_numpy(self.targets[key.rows])

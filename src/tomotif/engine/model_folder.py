@@ -36,6 +36,8 @@ class ModelCard(Settings):
     """What the boxes must be."""
     validation_accuracy: float | None = None
     """Fraction of validation particles named correctly."""
+    temperature: float = 1.0
+    """What logits are divided by before the softmax, so that probabilities are honest."""
     training: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     """Settings of the training run."""
     weights_blake2: str = ""

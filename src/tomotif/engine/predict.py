@@ -7,7 +7,7 @@ assembled result is the same bytes.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tomotif.core import Progress
+from tomotif.data.augment import Flip, flip_boxes
 from tomotif.engine.execute import run_all
 from tomotif.engine.model_folder import ModelCard, load_model
 from tomotif.io.files import replacing
@@ -28,6 +29,8 @@ if TYPE_CHECKING:  # openvino is imported by who uses it
     import openvino
 
 Runtime = Literal["openvino", "torch"]
+NO_FLIPS: tuple[Flip, ...] = ((False, False, False),)
+"""The boxes as they are."""
 Predictor = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
@@ -42,6 +45,7 @@ class Shard:
     output: Path
     runtime: Runtime
     batch_size: int
+    flips: tuple[Flip, ...] = NO_FLIPS
 
 
 def torch_predictor(folder: Path, batch_size: int) -> Predictor:
@@ -100,15 +104,21 @@ def predictor(folder: Path, runtime: Runtime, batch_size: int, weights: str) -> 
     return build(folder, batch_size)
 
 
-def predict_boxes(predict: Predictor, boxes: NDArray[np.floating], batch_size: int) -> NDArray[np.float32]:
-    """Logits (n, L) of boxes (n, d, d, d); the last batch is filled up, because graphs have a fixed batch size."""
+def predict_boxes(
+    predict: Predictor, boxes: NDArray[np.floating], batch_size: int, flips: Sequence[Flip] = NO_FLIPS
+) -> NDArray[np.float32]:
+    """Logits (n, L) of boxes (n, d, d, d), the mean over their flips.
+
+    The last batch is filled up, because graphs have a fixed batch size.
+    """
     results = []
     for start in range(0, len(boxes), batch_size):
         read = np.array(boxes[start : start + batch_size])
-        batch = torch.from_numpy(read).float().numpy()[:, None]  # numpy takes eleven times as long from float16
+        batch = torch.from_numpy(read).float()[:, None]  # numpy takes eleven times as long from float16
         missing = batch_size - len(batch)
-        full = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)]) if missing else batch
-        results.append(predict(full)[: len(batch)])
+        full = torch.cat([batch, batch.new_zeros(missing, *batch.shape[1:])]) if missing else batch
+        logits = [predict(flip_boxes(full, flip).numpy()) for flip in flips]
+        results.append(np.stack(logits).mean(axis=0)[: len(batch)])
     return np.concatenate(results)
 
 
@@ -119,7 +129,7 @@ def predict_shard(shard: Shard) -> None:
     _, card = load_model(shard.model)
     predict = predictor(shard.model, shard.runtime, shard.batch_size, card.weights_blake2)
     stack, _ = open_stack(shard.stack)
-    logits = predict_boxes(predict, stack[shard.start : shard.stop], shard.batch_size)
+    logits = predict_boxes(predict, stack[shard.start : shard.stop], shard.batch_size, shard.flips)
     with replacing(shard.output) as part, part.open("wb") as file:
         np.save(file, logits, allow_pickle=False)
 
@@ -133,6 +143,7 @@ def predict_stack(
     runtime: Runtime = "openvino",
     batch_size: int = 32,
     shard_size: int = 4096,
+    flips: Sequence[Flip] = NO_FLIPS,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Logits of every box of a stack.
@@ -153,6 +164,8 @@ def predict_stack(
         Boxes a batch; part of what makes a result the same bytes.
     shard_size
         Boxes a shard.
+    flips
+        Flips of the boxes, whose logits are averaged.
     progress
         Called with (shards done, shards).
 
@@ -163,7 +176,16 @@ def predict_stack(
     count = len(open_stack(stack)[0])
     work.mkdir(parents=True, exist_ok=True)
     shards = [
-        Shard(model, stack, start, min(start + shard_size, count), work / f"{start:010d}.npy", runtime, batch_size)
+        Shard(
+            model=model,
+            stack=stack,
+            start=start,
+            stop=min(start + shard_size, count),
+            output=work / f"{start:010d}.npy",
+            runtime=runtime,
+            batch_size=batch_size,
+            flips=tuple(flips),
+        )
         for start in range(0, count, shard_size)
     ]
     run_all(predict_shard, shards, progress=progress)

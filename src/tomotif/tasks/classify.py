@@ -15,15 +15,18 @@ import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from tomotif.core import InputError, Particles, Progress, Settings, Subtomograms
 from tomotif.data.augment import wedge_safe_flips
 from tomotif.data.batches import BoxBatches, EpochBatches, loader
+from tomotif.data.noise import FreshNoise
 from tomotif.data.splits import split_by_tomogram
 from tomotif.engine.model_folder import ModelCard, read_card, save_model
-from tomotif.engine.predict import Runtime, predict_stack
+from tomotif.engine.predict import NO_FLIPS, Runtime, predict_stack
 from tomotif.engine.train import Objective, TrainSettings, fit
 from tomotif.models import build_model
+from tomotif.ops.calibration import fit_temperature, softmax
 
 
 class ClassifierSettings(TrainSettings):
@@ -46,6 +49,8 @@ class ClassifySettings(Settings):
 
     runtime: Runtime = "openvino"
     """What runs the network: 'openvino' (fast on CPUs) or 'torch' (GPU when there is one)."""
+    turns: bool = False
+    """Whether the logits are averaged over the turns by 180° that keep the missing wedge: up to four times the time."""
     batch_size: int = 32
     """Boxes a batch."""
     shard_size: int = 4096
@@ -95,7 +100,12 @@ def class_indices(particles: Particles) -> tuple[tuple[str, ...], NDArray[np.int
 
 
 def train_classifier(
-    subtomograms: Subtomograms, settings: ClassifierSettings, folder: Path, *, progress: bool = True
+    subtomograms: Subtomograms,
+    settings: ClassifierSettings,
+    folder: Path,
+    *,
+    noise: FreshNoise | None = None,
+    progress: bool = True,
 ) -> ModelCard:
     """Train a network on subtomograms whose particles name their class.
 
@@ -107,6 +117,8 @@ def train_classifier(
         Network and training.
     folder
         Gets ``model/``, ``history.csv`` and checkpoints; a killed run continues from them.
+    noise
+        When the boxes are noise-free: noise that they get anew each time.
     progress
         Show a progress bar.
 
@@ -128,16 +140,18 @@ def train_classifier(
         torch.manual_seed(settings.seed)
         model = build_model(settings.model, subtomograms.box_px, len(classes))
     flips = wedge_safe_flips(subtomograms.missing_wedge, mirrors=settings.mirrors)
-    train = BoxBatches(subtomograms, target, flips=flips, max_shift_px=settings.max_shift_px)
-    check = BoxBatches(subtomograms, target, flips=[])
+    train = BoxBatches(subtomograms, target, flips=flips, max_shift_px=settings.max_shift_px, noise=noise)
+    check = BoxBatches(subtomograms, target, flips=[], noise=noise)
+    validation = loader(check, EpochBatches(held, 2 * settings.batch_size, shuffle=False))
     metrics = fit(
         Classifier(model.to(memory_format=torch.channels_last_3d), settings),  # type: ignore[call-overload]  # stubs
         loader(train, EpochBatches(rows, settings.batch_size, seed=settings.seed)),
-        loader(check, EpochBatches(held, 2 * settings.batch_size, shuffle=False)),
+        validation,
         settings,
         folder,
         progress=progress,
     )
+    logits, truth = predicted(model, validation)
     training: dict[str, Any] = {**settings.model_dump(mode="json"), "epochs_run": metrics["epochs"]}
     card = ModelCard(
         architecture=settings.model,
@@ -145,20 +159,19 @@ def train_classifier(
         box_px=subtomograms.box_px,
         voxel_size=subtomograms.voxel_size,
         validation_accuracy=round(metrics["val_accuracy"], 4),
+        temperature=round(fit_temperature(logits.numpy(), truth.numpy()), 4),
         training={**training, "particles": len(rows), "validation_particles": len(held)},
     )
     save_model(folder / "model", model, card)
     return read_card(folder / "model")
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities of logits, row by row.
-
-    >>> softmax(np.array([[0.0, 0.0]], np.float32)).tolist()
-    [[0.5, 0.5]]
-    """
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
+def predicted(model: nn.Module, batches: DataLoader[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Logits (n, L) of all batches, and their class indices (n,)."""
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        made = [(model(boxes.to(device)).float().cpu(), target) for boxes, target in batches]
+    return torch.cat([logits for logits, _ in made]), torch.cat([target for _, target in made])
 
 
 def classify(
@@ -207,9 +220,10 @@ def classify(
         runtime=settings.runtime,
         batch_size=settings.batch_size,
         shard_size=settings.shard_size,
+        flips=wedge_safe_flips(subtomograms.missing_wedge) if settings.turns else NO_FLIPS,
         progress=progress,
     )[subtomograms.particles["stack_index"].to_numpy(np.int64)]
-    probability = softmax(logits)
+    probability = softmax(logits, card.temperature)
     best = probability.argmax(axis=1)
     named = subtomograms.particles.with_columns(
         **{"class": np.array(card.classes, dtype=object)[best], "probability": probability.max(axis=1)}

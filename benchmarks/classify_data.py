@@ -1,0 +1,219 @@
+"""Subtomograms from crowded simulated tomograms, for the benchmarks of classification, features and discovery.
+
+Ten complexes of which eight lie between 350 and 620 kDa, so that size alone does not name them, and background: other
+complexes, membranes, gold, actin and empty ice. Full-path tomograms at 17 % occupancy and more, no tomogram in two
+parts. What is kept of every place is the reconstruction without noise and one of noise alone, so that any
+signal-to-noise ratio can be made of the same specimen: reconstruction is linear. The noise is that of RuBisCO at
+SNR 0.1; another SNR scales it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomotif.core import BACKGROUND, MissingWedge, Particles, Subtomograms, Tomogram, Volume
+from tomotif.io.files import replacing
+from tomotif.io.structure import load_structure
+from tomotif.tasks.extract import ExtractSettings, extract
+from tomotif.tasks.simulate import FilamentSettings, GoldSettings, MembraneSettings, TomogramSettings, build_specimen
+from tomotif.tasks.simulate.tomogram import Camera, signal_levels
+
+CLASSES = ("5tbz", "1w6t", "1wcm", "2fha", "3cf3", "1bxn", "5t4o", "1qvr", "1oel", "4v5d")
+OTHERS = ("1e6v", "1u6g", "2cg9", "1gyt")
+"""Distractors: of no class."""
+SNRS = (0.1, 0.05, 0.03, 0.01)
+TILTS = (60, 50, 40)
+"""Largest tilt in degrees."""
+UNIT_SNR = 0.1
+"""Of the noise that is kept."""
+BOX = 32
+OFFSET_PX = 1.5
+"""How far a box may lie off its particle, along each axis."""
+SETTINGS = TomogramSettings(
+    shape=(128, 256, 256),
+    occupancy=0.15,
+    distractors=OTHERS,
+    distractor_occupancy=0.03,
+    membranes=(MembraneSettings(kind="vesicle", count=1, radius=(200.0, 350.0)),),
+    filaments=(FilamentSettings(kind="actin", count=3, length=(600.0, 1500.0)),),
+    gold=(GoldSettings(count=2),),
+    contrast_spread=0.15,
+    shift_jitter=4.0,
+    axis_jitter=0.2,
+    tilt_jitter=0.3,
+    defocus_jitter_um=0.1,
+    contrast="bright",
+    snr=UNIT_SNR,
+)
+"""All but the tilt range; random placement reaches no more than this with scenery and these classes."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many tomograms of each tilt range, and how many boxes of each class from one of them.
+
+    There are twice as many of background.
+    """
+
+    train: int = 8
+    validation: int = 1
+    test: int = 7
+    boxes: int = 60
+    shape: tuple[int, int, int] = (128, 256, 256)
+
+
+FULL = Size()
+QUICK = Size(train=2, validation=1, test=1, boxes=16, shape=(64, 160, 160))
+_FIRST = {"train": 0, "validation": 1000, "test": 2000}
+"""Seeds of the parts' tomograms."""
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Places in tomograms of one tilt range, with and without particles.
+
+    Attributes
+    ----------
+    signal, noise
+        Boxes (n, D, D, D) float16, bright: the reconstruction without noise, and one of noise alone of variance 1, both
+        in units of the noise at ``UNIT_SNR``.
+    classes
+        Name of the class of every box.
+    tomogram
+        Name of the tomogram of every box.
+    """
+
+    signal: NDArray[np.float16]
+    noise: NDArray[np.float16]
+    classes: NDArray[np.str_]
+    tomogram: NDArray[np.str_]
+    tilt: int
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def at(self, snr: float | NDArray[np.float64]) -> Subtomograms:
+        """Boxes at a signal-to-noise ratio, or one of its own for each."""
+        level = np.sqrt(UNIT_SNR / np.broadcast_to(np.asarray(snr, np.float64), len(self))).astype(np.float32)
+        stack = np.empty(self.signal.shape, np.float16)
+        for start in range(0, len(self), 256):
+            part = slice(start, start + 256)
+            boxes = self.signal[part] + level[part, None, None, None] * self.noise[part]
+            boxes -= boxes.mean(axis=(1, 2, 3), keepdims=True)
+            stack[part] = boxes / boxes.std(axis=(1, 2, 3), keepdims=True)
+        particles = Particles.create(
+            self.tomogram, np.zeros((len(self), 3)), columns={"class": self.classes, "stack_index": range(len(self))}
+        )
+        return Subtomograms(particles, stack, SETTINGS.voxel_size, MissingWedge(-self.tilt, self.tilt))
+
+
+def settings_of(tilt: int, size: Size, rng: np.random.Generator) -> TomogramSettings:
+    """Of one tomogram: it draws how crowded it is."""
+    return SETTINGS.model_copy(
+        update={
+            "tilt_range": (-float(tilt), float(tilt)),
+            "shape": size.shape,
+            "occupancy": float(rng.uniform(0.12, SETTINGS.occupancy or 0)),
+        }
+    )
+
+
+def make_boxes(tilt: int, size: Size, part: str, number: int) -> Boxes:
+    """Simulate one tomogram and cut its boxes."""
+    rng = np.random.default_rng((_FIRST[part] + number, tilt))
+    settings, name = settings_of(tilt, size, rng), f"{part}_{tilt}_{number:02d}"
+    structures = [load_structure(one) for one in CLASSES]
+    defocus = float(rng.uniform(*settings.defocus_um))
+    specimen = build_specimen(structures, settings, rng, name)
+    _, deviation = signal_levels(specimen, structures, settings, defocus)
+    camera = Camera.draw(settings, defocus, deviation, rng)
+    volumes = [camera.reconstruct(images) for images in (camera.expose(specimen.density), camera.noise(rng))]
+    tomograms = [
+        Tomogram(Volume(volume, settings.voxel_size), name, settings.missing_wedge, settings.contrast)
+        for volume in volumes
+    ]
+    places = chosen_places(specimen.particles, tomograms[0], size.boxes, rng)
+    signal, noise = (raw_boxes(places, tomogram) / np.float32(deviation) for tomogram in tomograms)
+    names = places["class"].to_numpy().astype(str)
+    return Boxes(signal.astype(np.float16), noise.astype(np.float16), names, np.full(len(names), name), tilt)
+
+
+def chosen_places(truth: Particles, tomogram: Tomogram, count: int, rng: np.random.Generator) -> Particles:
+    """Up to ``count`` places of each class a little off, and twice as many of background.
+
+    Half of the background are particles of no class, the rest is anywhere outside the particles of the classes.
+    """
+    extent = np.array(tomogram.shape) * tomogram.voxel_size
+    margin = (BOX // 2 + OFFSET_PX + 1) * tomogram.voxel_size
+
+    def within(position: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return np.all((position >= margin) & (position <= extent - margin), axis=1)
+
+    names = truth["class"].to_numpy().astype(str)
+    fits = within(truth.position)
+    rows = [rng.permutation(np.flatnonzero(fits & (names == name)))[:count] for name in CLASSES]
+    of_classes = np.isin(names, CLASSES)
+    others = rng.permutation(truth.position[fits & ~of_classes])[:count]
+    anywhere = rng.uniform(margin, extent - margin, (20 * count, 3))
+    known = truth.position[of_classes]
+    reach = truth["radius"].to_numpy(np.float64)[of_classes] + OFFSET_PX * tomogram.voxel_size
+    apart = np.linalg.norm(anywhere[:, None] - known[None], axis=2) > reach
+    empty = np.concatenate([others, anywhere[apart.all(axis=1)]])[: 2 * count]
+    where = np.concatenate([truth.position[np.concatenate(rows)], empty])
+    where += rng.uniform(-OFFSET_PX, OFFSET_PX, where.shape) * tomogram.voxel_size
+    labels = [*names[np.concatenate(rows)], *[BACKGROUND] * len(empty)]
+    return Particles.create(tomogram.name, where, columns={"class": labels})
+
+
+def raw_boxes(places: Particles, tomogram: Tomogram) -> NDArray[np.float32]:
+    """Boxes in the tomogram's own units."""
+    stack = np.empty((len(places), BOX, BOX, BOX), np.float16)
+    cut = extract(places, [tomogram], ExtractSettings(box_px=BOX), stack)
+    if len(cut) != len(places):
+        raise RuntimeError(f"expected {len(places)} boxes inside {tomogram.name}, got {len(cut)}")
+    mean, deviation = (cut[c].to_numpy(np.float32)[:, None, None, None] for c in ("mean", "deviation"))
+    return stack * deviation + mean
+
+
+# ---------------------------------------------------------------------------------------------- kept on disk
+
+
+def folder_of(size: Size) -> Path:
+    """Where the boxes of a study are kept between its cells, in the temporary folder of this machine."""
+    code = Path(__file__).read_bytes() + repr((size, SETTINGS)).encode()
+    return Path(tempfile.gettempdir()) / f"tomotif_classify_{blake2b(code, digest_size=4).hexdigest()}"
+
+
+def kept_boxes(tilt: int, size: Size, part: str, number: int) -> Boxes:
+    """Boxes of one tomogram, made now or read."""
+    path = folder_of(size) / f"{part}_{tilt}_{number:02d}.npz"
+    if not path.exists():
+        made = make_boxes(tilt, size, part, number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial_file, partial_file.open("wb") as file:
+            np.savez(file, signal=made.signal, noise=made.noise, classes=made.classes, tomogram=made.tomogram)
+        return made
+    with np.load(path, allow_pickle=False) as found:
+        return Boxes(found["signal"], found["noise"], found["classes"], found["tomogram"], tilt)
+
+
+def boxes_of(tilt: int, size: Size, part: str, *, workers: int = 2) -> Boxes:
+    """Boxes of all tomograms of one part and tilt range."""
+    with ThreadPoolExecutor(workers) as threads:
+        made = list(threads.map(partial(kept_boxes, tilt, size, part), range(getattr(size, part))))
+    return joined(made)
+
+
+def joined(parts: Sequence[Boxes]) -> Boxes:
+    """Several as one; the tilt range is that of the first."""
+    fields = ("signal", "noise", "classes", "tomogram")
+    return Boxes(*(np.concatenate([getattr(one, field) for one in parts]) for field in fields), parts[0].tilt)

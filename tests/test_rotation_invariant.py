@@ -1,0 +1,46 @@
+"""Spherical harmonics on shells: invariant under rotation, and as orthonormal as they should be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tomotif.core.geometry import random_rotations
+from tomotif.io.structure import load_structure
+from tomotif.ops.density import structure_density
+from tomotif.ops.rotation_invariant import harmonics, real_harmonics, shell_power
+
+BOX = 32
+
+
+def density(name: str, seed: int) -> np.ndarray:
+    turn = random_rotations(1, np.random.default_rng(seed))[0]
+    return structure_density(load_structure(name), voxel_size=12, resolution=30, shape=(BOX,) * 3, rotation=turn)
+
+
+def test_features_do_not_change_when_a_complex_turns() -> None:
+    power = {name: shell_power(np.stack([density(name, s) for s in range(4)])) for name in ("1oel", "1bxn", "4v5d")}
+    for turned in power.values():
+        spread = np.linalg.norm(turned - turned.mean(0), axis=1).max() / np.linalg.norm(turned.mean(0))
+        assert spread < 0.05
+    apart = np.linalg.norm(power["1oel"].mean(0) - power["1bxn"].mean(0)) / np.linalg.norm(power["1oel"].mean(0))
+    assert apart > 0.25
+
+
+@pytest.mark.parametrize(("degree", "order_row"), [(0, 0), (1, 2), (2, 6), (3, 11)])
+def test_a_harmonic_is_found_on_its_shell_and_degree(degree: int, order_row: int) -> None:
+    axis = np.arange(BOX) - BOX // 2
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    radius = np.sqrt(z**2 + y**2 + x**2)
+    theta, phi = np.arccos(np.divide(z, radius, out=np.zeros(z.shape), where=radius > 0)), np.arctan2(y, x)
+    box = real_harmonics(theta.ravel(), phi.ravel(), 4)[order_row].reshape(z.shape).astype(np.float32)
+    power = shell_power(box[None], degrees=8).reshape(BOX // 2 - 1, 8)
+    np.testing.assert_allclose(power[5:, degree], 1, atol=0.04)  # linear interpolation blurs
+    assert np.delete(power[5:], degree, axis=1).max() < 0.08
+
+
+def test_harmonics_are_made_once_and_small() -> None:
+    matrix = harmonics(BOX, 12)
+    assert matrix.shape == (15 * 144, BOX**3)
+    assert harmonics(BOX, 12) is matrix
+    assert shell_power(np.zeros((3, 16, 16, 16), np.float32), degrees=4).shape == (3, 28)
