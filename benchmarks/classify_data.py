@@ -9,10 +9,11 @@ SNR 0.1; another SNR scales it.
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -101,8 +102,24 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.classes)
 
+    def take(self, rows: NDArray[np.integer]) -> Boxes:
+        """These boxes."""
+        return replace(
+            self,
+            signal=self.signal[rows],
+            noise=self.noise[rows],
+            classes=self.classes[rows],
+            tomogram=self.tomogram[rows],
+        )
+
+    def noise_free(self) -> Subtomograms:
+        """The signal alone, in units of the noise, not z-scored."""
+        columns = {"class": self.classes, "stack_index": range(len(self))}
+        particles = Particles.create(self.tomogram.tolist(), np.zeros((len(self), 3)), columns=columns)
+        return Subtomograms(particles, self.signal, SETTINGS.voxel_size, MissingWedge(-self.tilt, self.tilt))
+
     def at(self, snr: float | NDArray[np.float64]) -> Subtomograms:
-        """Boxes at a signal-to-noise ratio, or one of its own for each."""
+        """Boxes at a signal-to-noise ratio, or at one of its own for each, z-scored."""
         level = np.sqrt(UNIT_SNR / np.broadcast_to(np.asarray(snr, np.float64), len(self))).astype(np.float32)
         stack = np.empty(self.signal.shape, np.float16)
         for start in range(0, len(self), 256):
@@ -110,10 +127,7 @@ class Boxes:
             boxes = self.signal[part] + level[part, None, None, None] * self.noise[part]
             boxes -= boxes.mean(axis=(1, 2, 3), keepdims=True)
             stack[part] = boxes / boxes.std(axis=(1, 2, 3), keepdims=True)
-        particles = Particles.create(
-            self.tomogram, np.zeros((len(self), 3)), columns={"class": self.classes, "stack_index": range(len(self))}
-        )
-        return Subtomograms(particles, stack, SETTINGS.voxel_size, MissingWedge(-self.tilt, self.tilt))
+        return replace(self.noise_free(), stack=stack)
 
 
 def settings_of(tilt: int, size: Size, rng: np.random.Generator) -> TomogramSettings:
@@ -189,8 +203,9 @@ def raw_boxes(places: Particles, tomogram: Tomogram) -> NDArray[np.float32]:
 
 def folder_of(size: Size) -> Path:
     """Where the boxes of a study are kept between its cells, in the temporary folder of this machine."""
-    code = Path(__file__).read_bytes() + repr((size, SETTINGS)).encode()
-    return Path(tempfile.gettempdir()) / f"tomotif_classify_{blake2b(code, digest_size=4).hexdigest()}"
+    code = "".join(inspect.getsource(made) for made in (settings_of, make_boxes, chosen_places, raw_boxes))
+    version = blake2b((code + repr((size, SETTINGS, CLASSES))).encode(), digest_size=4).hexdigest()
+    return Path(tempfile.gettempdir()) / f"tomotif_classify_{version}"
 
 
 def kept_boxes(tilt: int, size: Size, part: str, number: int) -> Boxes:
@@ -215,5 +230,10 @@ def boxes_of(tilt: int, size: Size, part: str, *, workers: int = 2) -> Boxes:
 
 def joined(parts: Sequence[Boxes]) -> Boxes:
     """Several as one; the tilt range is that of the first."""
-    fields = ("signal", "noise", "classes", "tomogram")
-    return Boxes(*(np.concatenate([getattr(one, field) for one in parts]) for field in fields), parts[0].tilt)
+    return Boxes(
+        signal=np.concatenate([one.signal for one in parts]),
+        noise=np.concatenate([one.noise for one in parts]),
+        classes=np.concatenate([one.classes for one in parts]),
+        tomogram=np.concatenate([one.tomogram for one in parts]),
+        tilt=parts[0].tilt,
+    )
