@@ -33,7 +33,7 @@ from benchmarks import harness
 from tomotif.core import BACKGROUND, Particles, Subtomograms, Tomogram
 from tomotif.engine.predict import openvino_predictor, predict_boxes
 from tomotif.io.structure import load_structure
-from tomotif.pipelines.simulate import read_spec
+from tomotif.pipelines.simulate import TomogramSpec, read_spec
 from tomotif.tasks.classify import ClassifierSettings, train_classifier
 from tomotif.tasks.extract import ExtractSettings, extract
 from tomotif.tasks.simulate import (
@@ -49,7 +49,7 @@ CLASSES = ("4v5d", "4v8r", "3j9i", "1oel", "1bxn", "2fha")
 DISTRACTORS = ("3cf3", "1gyt", "5tbz")
 UNKNOWN = ("1qvr", "1wcm", "1aon")
 """Complexes in the test tomograms that are no class; training has others."""
-SEEDS = (0,)
+SEEDS = (0, 1)
 BOX = 32
 OFFSET_PX = 2.0
 CONDITIONS = {c.name: c for c in (acryo.PLAIN, acryo.CELL)}
@@ -172,13 +172,18 @@ def settings_of(variant: str, plan: Plan, rng: np.random.Generator) -> TomogramS
     if variant != "domain_randomised":
         return TomogramSettings(**{**occupancy, **variants(plan)[variant]})
     preset = read_spec(["randomised"])
-    scenery = {name: getattr(preset, name) for name in ("defocus_um", "membranes", "filaments", "gold")}
-    return TomogramSettings(**{**BASE, **scenery, **preset.draw(rng), **plan.settings})
+    return TomogramSettings(**{**BASE, **scenery_of(preset), **preset.draw(rng), **plan.settings})
+
+
+def scenery_of(preset: TomogramSpec) -> dict[str, Any]:
+    """What the domain-randomised training takes from its preset besides what varies."""
+    return {name: getattr(preset, name) for name in ("defocus_um", "membranes", "filaments", "gold")}
 
 
 def digest(variant: str, plan: Plan) -> str:
     """What decides a cell besides its name, in eight letters: a change of the study makes new cells."""
-    settings = variants(plan).get(variant, (BASE, read_spec(["randomised"])))
+    preset = read_spec(["randomised"])
+    settings = variants(plan).get(variant, (BASE, scenery_of(preset), preset.vary))
     same = replace(plan, seeds=(), features=())  # how many cells there are changes none of them
     return blake2b(
         repr((settings, same, CONDITIONS, UNKNOWN, OCCUPANCY, OFFSET_PX)).encode(), digest_size=4
