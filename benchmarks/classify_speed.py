@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks import harness
-from tomotif.engine.model_folder import ModelCard, read_card, save_model
+from tomotif.engine.model_folder import ModelCard, save_model
 from tomotif.engine.predict import openvino_predictor, predict_stack, torch_predictor
 from tomotif.engine.speed import predictor_speed
 from tomotif.io.environment import peak_memory
@@ -43,7 +43,7 @@ def end_to_end(folder: Path, model: Path, count: int) -> tuple[float, float]:
             part[:] = rng.standard_normal(part.shape, dtype=np.float32)
     with peak_memory() as peak:
         begun = time.perf_counter()
-        predict_stack(model, read_card(model), path, folder / f"work{count}")
+        predict_stack(model, path, folder / f"work{count}")
         seconds = time.perf_counter() - begun
     return count / seconds, peak.megabytes
 

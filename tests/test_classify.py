@@ -23,7 +23,14 @@ from tomotif.engine.model_folder import ModelCard, load_model, save_model
 from tomotif.engine.predict import openvino_predictor, predict_boxes, predict_stack, torch_predictor
 from tomotif.io.stack import create_stack
 from tomotif.models import build_model
-from tomotif.tasks.classify import ClassifierSettings, ClassifySettings, classify, train_classifier
+from tomotif.tasks.classify import (
+    ClassifierSettings,
+    ClassifySettings,
+    FeatureSettings,
+    classify,
+    measure_features,
+    train_classifier,
+)
 
 SETTINGS = ClassifierSettings(epochs=6, batch_size=16, learning_rate=3e-3, device="cpu")
 
@@ -46,12 +53,25 @@ def test_it_learns_and_names_unseen_particles(trained: tuple[Path, ModelCard], t
     assert card.classes == ("ball", "shell")
     unseen = shell_stack(100, seed=9)
     stack = write_stack(tmp_path / "s.mrcs", unseen)
-    named = classify(unseen, stack, model, card, ClassifySettings(shard_size=32), tmp_path / "work")
+    named = classify(unseen, stack, model, ClassifySettings(shard_size=32), tmp_path / "work")
     accuracy = float((named["class"].to_numpy() == unseen.particles["class"].to_numpy()).mean())
     assert accuracy >= 0.95
     assert named.features is not None and named.features.shape == (100, 2)
     np.testing.assert_array_equal(named.features.argmax(1) == 1, named["class"] == "shell")
     assert ((named["probability"] >= 0.5) & (named["probability"] <= 1)).all()
+
+
+def test_features_are_what_the_last_layer_is_made_from(trained: tuple[Path, ModelCard], tmp_path: Path) -> None:
+    model, unseen = trained[0], shell_stack(60, seed=9)
+    stack = write_stack(tmp_path / "s.mrcs", unseen)
+    placed = measure_features(unseen, stack, model, FeatureSettings(), tmp_path / "embedding")
+    logits = measure_features(unseen, stack, model, FeatureSettings(layer="logits"), tmp_path / "logits")
+    assert placed.features is not None and logits.features is not None
+    assert placed.features.shape == (60, 96) and len(placed.feature_names) == 96
+    assert logits.feature_names == ("ball", "shell")
+    last = [module for module in load_model(model)[0].modules() if isinstance(module, torch.nn.Linear)][-1]
+    again = torch.nn.functional.linear(torch.from_numpy(placed.features), last.weight, last.bias)
+    np.testing.assert_allclose(again.detach().numpy(), logits.features, atol=1e-3)
 
 
 def test_history_has_a_row_an_epoch(trained: tuple[Path, ModelCard]) -> None:
@@ -107,13 +127,12 @@ def test_a_resumed_training_ends_like_an_unbroken_one(shells: Subtomograms, tmp_
 
 
 def test_prediction_killed_half_way_gives_the_same_bytes(trained: tuple[Path, ModelCard], tmp_path: Path) -> None:
-    model, card = trained
+    model = trained[0]
     stack = write_stack(tmp_path / "s.mrcs", shell_stack(600, seed=2))
-    whole = predict_stack(model, card, stack, tmp_path / "whole", shard_size=20)
+    whole = predict_stack(model, stack, tmp_path / "whole", shard_size=20)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom tomotif.engine.model_folder import read_card\n"
-        "from tomotif.engine.predict import predict_stack\n"
-        "m, s, w = map(Path, sys.argv[1:])\npredict_stack(m, read_card(m), s, w, shard_size=20)\n"
+        "import sys\nfrom pathlib import Path\nfrom tomotif.engine.predict import predict_stack\n"
+        "m, s, w = map(Path, sys.argv[1:])\npredict_stack(m, s, w, shard_size=20)\n"
     )
     work = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-c", code, str(model), str(stack), str(work)])
@@ -124,7 +143,7 @@ def test_prediction_killed_half_way_gives_the_same_bytes(trained: tuple[Path, Mo
     process.wait()
     left = {path.name: path.stat().st_mtime_ns for path in work.glob("0*.npy")}
     assert left
-    again = predict_stack(model, card, stack, work, shard_size=20)
+    again = predict_stack(model, stack, work, shard_size=20)
     assert again.tobytes() == whole.tobytes()
     assert {name: (work / name).stat().st_mtime_ns for name in left} == left  # finished shards were not repeated
 

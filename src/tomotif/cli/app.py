@@ -23,6 +23,7 @@ COMMANDS = {
     "extract": "Cut subtomograms at particles.",
     "train": "Train a network.",
     "classify": "Name the structure in every subtomogram.",
+    "features": "Place subtomograms in the feature space of a trained classifier.",
     "cluster": "Group subtomograms by simple features, without labels.",
     "average": "Align the subtomograms of each class to each other, and average them.",
     "fit": "Fit known structures to a map, in both hands.",

@@ -21,7 +21,7 @@ from torch import nn
 from tomotif.core import Progress
 from tomotif.data.augment import Flip, flip_boxes
 from tomotif.engine.execute import run_all
-from tomotif.engine.model_folder import ModelCard, load_model
+from tomotif.engine.model_folder import load_model
 from tomotif.io.files import replacing
 from tomotif.io.stack import open_stack
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # openvino is imported by who uses it
     import openvino
 
 Runtime = Literal["openvino", "torch"]
+Layer = Literal["logits", "embedding"]
+"""What comes out: the last layer, or what it is made from."""
 NO_FLIPS: tuple[Flip, ...] = ((False, False, False),)
 """The boxes as they are."""
 Predictor = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -46,11 +48,21 @@ class Shard:
     runtime: Runtime
     batch_size: int
     flips: tuple[Flip, ...] = NO_FLIPS
+    layer: Layer = "logits"
 
 
-def torch_predictor(folder: Path, batch_size: int) -> Predictor:
+def ending_in(model: nn.Module, layer: Layer) -> nn.Module:
+    """The network up to a layer: for the embedding, without its last linear layer."""
+    if layer == "logits":
+        return model
+    name = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+    model.set_submodule(name, nn.Identity())
+    return model
+
+
+def torch_predictor(folder: Path, batch_size: int, layer: Layer = "logits") -> Predictor:
     """Run the network in PyTorch, on the GPU when there is one."""
-    model, _ = load_model(folder)
+    model = ending_in(load_model(folder)[0], layer)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # stubs lack 3-D
 
@@ -62,10 +74,10 @@ def torch_predictor(folder: Path, batch_size: int) -> Predictor:
     return predict
 
 
-def openvino_predictor(folder: Path, batch_size: int) -> Predictor:
+def openvino_predictor(folder: Path, batch_size: int, layer: Layer = "logits") -> Predictor:
     """Run the network in OpenVINO on the CPU, in 32-bit floats."""
     model, card = load_model(folder)
-    return openvino_compiled(model, card.box_px, batch_size)
+    return openvino_compiled(ending_in(model, layer), card.box_px, batch_size)
 
 
 def openvino_compiled(model: nn.Module, box_px: int, batch_size: int) -> Predictor:
@@ -98,10 +110,10 @@ def openvino_graph(model: nn.Module, shape: tuple[int, ...]) -> openvino.Model:
 
 
 @lru_cache(maxsize=2)
-def predictor(folder: Path, runtime: Runtime, batch_size: int, weights: str) -> Predictor:
+def predictor(folder: Path, runtime: Runtime, batch_size: int, layer: Layer, weights: str) -> Predictor:
     """Build the predictor of a model folder once per process and per state of its weights."""
     build = {"torch": torch_predictor, "openvino": openvino_predictor}[runtime]
-    return build(folder, batch_size)
+    return build(folder, batch_size, layer)
 
 
 def predict_boxes(
@@ -127,7 +139,7 @@ def predict_shard(shard: Shard) -> None:
     if shard.output.exists():
         return
     _, card = load_model(shard.model)
-    predict = predictor(shard.model, shard.runtime, shard.batch_size, card.weights_blake2)
+    predict = predictor(shard.model, shard.runtime, shard.batch_size, shard.layer, card.weights_blake2)
     stack, _ = open_stack(shard.stack)
     logits = predict_boxes(predict, stack[shard.start : shard.stop], shard.batch_size, shard.flips)
     with replacing(shard.output) as part, part.open("wb") as file:
@@ -136,7 +148,6 @@ def predict_shard(shard: Shard) -> None:
 
 def predict_stack(
     model: Path,
-    card: ModelCard,
     stack: Path,
     work: Path,
     *,
@@ -144,16 +155,15 @@ def predict_stack(
     batch_size: int = 32,
     shard_size: int = 4096,
     flips: Sequence[Flip] = NO_FLIPS,
+    layer: Layer = "logits",
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Logits of every box of a stack.
+    """Logits, or embeddings, of every box of a stack.
 
     Parameters
     ----------
     model
         Model folder.
-    card
-        Its card.
     stack
         The stack, n boxes.
     work
@@ -165,13 +175,15 @@ def predict_stack(
     shard_size
         Boxes a shard.
     flips
-        Flips of the boxes, whose logits are averaged.
+        Flips of the boxes, whose results are averaged.
+    layer
+        What comes out of the network.
     progress
         Called with (shards done, shards).
 
     Returns
     -------
-    NDArray[float32], shape (n, L)
+    NDArray[float32], shape (n, L) or (n, width of the embedding)
     """
     count = len(open_stack(stack)[0])
     work.mkdir(parents=True, exist_ok=True)
@@ -185,14 +197,12 @@ def predict_stack(
             runtime=runtime,
             batch_size=batch_size,
             flips=tuple(flips),
+            layer=layer,
         )
         for start in range(0, count, shard_size)
     ]
     run_all(predict_shard, shards, progress=progress)
-    logits = np.empty((count, len(card.classes)), np.float32)
-    for shard in shards:
-        logits[shard.start : shard.stop] = np.load(shard.output, allow_pickle=False)
-    return logits
+    return np.concatenate([np.load(shard.output, allow_pickle=False) for shard in shards])
 
 
 def discard_shards(work: Path) -> None:

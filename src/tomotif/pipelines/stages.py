@@ -59,7 +59,14 @@ from tomotif.pipelines.simulate import (
 )
 from tomotif.report.figures import central_slices, stretch
 from tomotif.tasks.average import AlignSettings, AverageSettings, ClassAverage, align_classes, average
-from tomotif.tasks.classify import ClassifierSettings, ClassifySettings, classify, train_classifier
+from tomotif.tasks.classify import (
+    ClassifierSettings,
+    ClassifySettings,
+    FeatureSettings,
+    classify,
+    measure_features,
+    train_classifier,
+)
 from tomotif.tasks.cluster import ClusterSettings, cluster, describe_clusters
 from tomotif.tasks.extract import ExtractSettings, box_voxel_size, extract, place_boxes
 from tomotif.tasks.fit import Fits, FitSettings, check_size, fit, placed_density
@@ -301,18 +308,34 @@ def common_missing_wedge(tomograms: Sequence[Tomogram]) -> MissingWedge:
 def classify_stage(subtomograms: Path, model: Path, settings: ClassifySettings, run: Run) -> RunFolder:
     """Name the structure in every subtomogram of an extraction."""
     model = find_model_folder(model)
-    card = read_card(model)
     found, files = open_subtomograms(subtomograms)
-    card.check_fits(found)
+    read_card(model).check_fits(found)
     files.append(model / CARD)
     with run_folder(run.output, "classify", settings, inputs=files, overwrite=run.overwrite) as folder:
         if folder.finished:
             return folder
         with run.bar("classifying") as progress:
-            named = classify(found, files[1], model, card, settings, folder / "shards", progress=progress)
+            named = classify(found, files[1], model, settings, folder / "shards", progress=progress)
         write_results(folder, named, subtomograms, found.voxel_size)
         discard_shards(folder / "shards")
         folder.record(particles=len(named), classes=count_classes(named))
+    return folder
+
+
+def features_stage(subtomograms: Path, model: Path, settings: FeatureSettings, run: Run) -> RunFolder:
+    """Project the subtomograms of an extraction into the feature space of a classifier."""
+    model = find_model_folder(model)
+    found, files = open_subtomograms(subtomograms)
+    read_card(model).check_fits(found)
+    files.append(model / CARD)
+    with run_folder(run.output, "features", settings, inputs=files, overwrite=run.overwrite) as folder:
+        if folder.finished:
+            return folder
+        with run.bar("measuring features") as progress:
+            placed = measure_features(found, files[1], model, settings, folder / "shards", progress=progress)
+        write_results(folder, placed, subtomograms, found.voxel_size)
+        discard_shards(folder / "shards")
+        folder.record(particles=len(placed), features=len(placed.feature_names))
     return folder
 
 

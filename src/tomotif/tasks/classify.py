@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -23,7 +24,7 @@ from tomotif.data.batches import BoxBatches, EpochBatches, loader
 from tomotif.data.noise import FreshNoise
 from tomotif.data.splits import split_by_tomogram
 from tomotif.engine.model_folder import ModelCard, read_card, save_model
-from tomotif.engine.predict import NO_FLIPS, Runtime, predict_stack
+from tomotif.engine.predict import NO_FLIPS, Layer, Runtime, predict_stack
 from tomotif.engine.train import Objective, TrainSettings, fit
 from tomotif.models import build_model
 from tomotif.ops.calibration import fit_temperature, softmax
@@ -44,17 +45,28 @@ class ClassifierSettings(TrainSettings):
     """How much of the target probability is spread over the other classes, 0 to 1."""
 
 
-class ClassifySettings(Settings):
-    """Settings of ``classify``."""
+class PredictSettings(Settings):
+    """How boxes go through a trained network."""
 
     runtime: Runtime = "openvino"
     """What runs the network: 'openvino' (fast on CPUs) or 'torch' (GPU when there is one)."""
     turns: bool = False
-    """Whether the logits are averaged over the turns by 180° that keep the missing wedge: up to four times the time."""
-    batch_size: int = 32
+    """Whether to average over the turns by 180° that keep the missing wedge: up to four times the time."""
+    batch_size: int = Field(default=32, ge=1)
     """Boxes a batch."""
-    shard_size: int = 4096
+    shard_size: int = Field(default=4096, ge=1)
     """Boxes a shard; a killed run repeats at most one shard."""
+
+
+class ClassifySettings(PredictSettings):
+    """Settings of ``classify``."""
+
+
+class FeatureSettings(PredictSettings):
+    """Settings of ``features``."""
+
+    layer: Layer = "embedding"
+    """What to take: 'embedding', which the last layer is made from, or 'logits', one value a class."""
 
 
 class Classifier(Objective):
@@ -178,7 +190,6 @@ def classify(
     subtomograms: Subtomograms,
     stack: Path,
     model: Path,
-    card: ModelCard,
     settings: ClassifySettings,
     work: Path,
     *,
@@ -192,8 +203,8 @@ def classify(
         n particles with their ``stack_index``.
     stack
         The file their boxes lie in.
-    model, card
-        Model folder and its card.
+    model
+        Model folder.
     settings
         Runtime and batches.
     work
@@ -211,21 +222,75 @@ def classify(
     InputError
         When the boxes are not what the network was trained on.
     """
-    card.check_fits(subtomograms)
-    logits = predict_stack(
-        model,
-        card,
-        stack,
-        work,
-        runtime=settings.runtime,
-        batch_size=settings.batch_size,
-        shard_size=settings.shard_size,
-        flips=wedge_safe_flips(subtomograms.missing_wedge) if settings.turns else NO_FLIPS,
-        progress=progress,
-    )[subtomograms.particles["stack_index"].to_numpy(np.int64)]
+    card = read_card(model)
+    logits = through_network(subtomograms, stack, model, settings, "logits", work, progress)
     probability = softmax(logits, card.temperature)
     best = probability.argmax(axis=1)
     named = subtomograms.particles.with_columns(
         **{"class": np.array(card.classes, dtype=object)[best], "probability": probability.max(axis=1)}
     )
     return replace(named, features=logits, feature_names=card.classes)
+
+
+def measure_features(
+    subtomograms: Subtomograms,
+    stack: Path,
+    model: Path,
+    settings: FeatureSettings,
+    work: Path,
+    *,
+    progress: Progress | None = None,
+) -> Particles:
+    """Project every subtomogram into the structural feature space of a classifier.
+
+    Xu et al. 2017, Bioinformatics 33:i13: what a network learned in order to tell structures apart, and so made little
+    of pose and missing wedge, also places structures that it never saw.
+
+    Parameters
+    ----------
+    subtomograms, stack, model, work, progress
+        As of :func:`classify`.
+    settings
+        Runtime, batches and layer.
+
+    Returns
+    -------
+    Particles
+        The same n rows with features: one value a class, or the width of the embedding.
+
+    Raises
+    ------
+    InputError
+        When the boxes are not what the network was trained on.
+    """
+    features = through_network(subtomograms, stack, model, settings, settings.layer, work, progress)
+    names = tuple(f"embedding{i}" for i in range(features.shape[1]))
+    classes = read_card(model).classes
+    return replace(
+        subtomograms.particles, features=features, feature_names=classes if settings.layer == "logits" else names
+    )
+
+
+def through_network(
+    subtomograms: Subtomograms,
+    stack: Path,
+    model: Path,
+    settings: PredictSettings,
+    layer: Layer,
+    work: Path,
+    progress: Progress | None,
+) -> NDArray[np.float32]:
+    """What comes out of a layer for every particle, shape (n, width)."""
+    read_card(model).check_fits(subtomograms)
+    found = predict_stack(
+        model,
+        stack,
+        work,
+        runtime=settings.runtime,
+        batch_size=settings.batch_size,
+        shard_size=settings.shard_size,
+        flips=wedge_safe_flips(subtomograms.missing_wedge) if settings.turns else NO_FLIPS,
+        layer=layer,
+        progress=progress,
+    )
+    return found[subtomograms.particles["stack_index"].to_numpy(np.int64)]
