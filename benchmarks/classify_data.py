@@ -60,9 +60,9 @@ SETTINGS = TomogramSettings(
 
 @dataclass(frozen=True)
 class Size:
-    """How many tomograms of each tilt range, and how many boxes of each class from one of them.
+    """How many tomograms of each tilt range, how many boxes of each class from one of them, and which classes.
 
-    There are twice as many of background.
+    There are twice as many boxes of background.
     """
 
     train: int = 8
@@ -70,6 +70,7 @@ class Size:
     test: int = 7
     boxes: int = 60
     shape: tuple[int, int, int] = (128, 256, 256)
+    classes: tuple[str, ...] = CLASSES
 
 
 FULL = Size()
@@ -145,7 +146,7 @@ def make_boxes(tilt: int, size: Size, part: str, number: int) -> Boxes:
     """Simulate one tomogram and cut its boxes."""
     rng = np.random.default_rng((_FIRST[part] + number, tilt))
     settings, name = settings_of(tilt, size, rng), f"{part}_{tilt}_{number:02d}"
-    structures = [load_structure(one) for one in CLASSES]
+    structures = [load_structure(one) for one in size.classes]
     defocus = float(rng.uniform(*settings.defocus_um))
     specimen = build_specimen(structures, settings, rng, name)
     _, deviation = signal_levels(specimen, structures, settings, defocus)
@@ -155,14 +156,14 @@ def make_boxes(tilt: int, size: Size, part: str, number: int) -> Boxes:
         Tomogram(Volume(volume, settings.voxel_size), name, settings.missing_wedge, settings.contrast)
         for volume in volumes
     ]
-    places = chosen_places(specimen.particles, tomograms[0], size.boxes, rng)
+    places = chosen_places(specimen.particles, tomograms[0], size, rng)
     signal, noise = (raw_boxes(places, tomogram) / np.float32(deviation) for tomogram in tomograms)
     names = places["class"].to_numpy().astype(str)
     return Boxes(signal.astype(np.float16), noise.astype(np.float16), names, np.full(len(names), name), tilt)
 
 
-def chosen_places(truth: Particles, tomogram: Tomogram, count: int, rng: np.random.Generator) -> Particles:
-    """Up to ``count`` places of each class a little off, and twice as many of background.
+def chosen_places(truth: Particles, tomogram: Tomogram, size: Size, rng: np.random.Generator) -> Particles:
+    """Up to ``size.boxes`` places of each class a little off, and twice as many of background.
 
     Half of the background are particles of no class, the rest is anywhere outside the particles of the classes.
     """
@@ -174,14 +175,14 @@ def chosen_places(truth: Particles, tomogram: Tomogram, count: int, rng: np.rand
 
     names = truth["class"].to_numpy().astype(str)
     fits = within(truth.position)
-    rows = [rng.permutation(np.flatnonzero(fits & (names == name)))[:count] for name in CLASSES]
-    of_classes = np.isin(names, CLASSES)
-    others = rng.permutation(truth.position[fits & ~of_classes])[:count]
-    anywhere = rng.uniform(margin, extent - margin, (20 * count, 3))
+    rows = [rng.permutation(np.flatnonzero(fits & (names == name)))[: size.boxes] for name in size.classes]
+    of_classes = np.isin(names, size.classes)
+    others = rng.permutation(truth.position[fits & ~of_classes])[: size.boxes]
+    anywhere = rng.uniform(margin, extent - margin, (20 * size.boxes, 3))
     known = truth.position[of_classes]
     reach = truth["radius"].to_numpy(np.float64)[of_classes] + OFFSET_PX * tomogram.voxel_size
     apart = np.linalg.norm(anywhere[:, None] - known[None], axis=2) > reach
-    empty = np.concatenate([others, anywhere[apart.all(axis=1)]])[: 2 * count]
+    empty = np.concatenate([others, anywhere[apart.all(axis=1)]])[: 2 * size.boxes]
     where = np.concatenate([truth.position[np.concatenate(rows)], empty])
     where += rng.uniform(-OFFSET_PX, OFFSET_PX, where.shape) * tomogram.voxel_size
     labels = [*names[np.concatenate(rows)], *[BACKGROUND] * len(empty)]
@@ -204,7 +205,7 @@ def raw_boxes(places: Particles, tomogram: Tomogram) -> NDArray[np.float32]:
 def folder_of(size: Size) -> Path:
     """Where the boxes of a study are kept between its cells, in the temporary folder of this machine."""
     code = "".join(inspect.getsource(made) for made in (settings_of, make_boxes, chosen_places, raw_boxes))
-    version = blake2b((code + repr((size, SETTINGS, CLASSES))).encode(), digest_size=4).hexdigest()
+    version = blake2b((code + repr((size, SETTINGS))).encode(), digest_size=4).hexdigest()
     return Path(tempfile.gettempdir()) / f"tomotif_classify_{version}"
 
 
