@@ -19,10 +19,11 @@ from tests.conftest import shell_stack
 from tomotif.core import InputError, MissingWedge, Subtomograms, UnknownNameError
 from tomotif.data.augment import flip_boxes, wedge_safe_flips
 from tomotif.engine.checkpoint import SafeCheckpointIO
-from tomotif.engine.model_folder import ModelCard, load_model, save_model
+from tomotif.engine.model_folder import Known, ModelCard, load_model, save_model
 from tomotif.engine.predict import openvino_predictor, predict_boxes, predict_stack, torch_predictor
 from tomotif.io.stack import create_stack
 from tomotif.models import build_model
+from tomotif.ops.novelty import ClassGaussians
 from tomotif.tasks.classify import (
     ClassifierSettings,
     ClassifySettings,
@@ -72,6 +73,17 @@ def test_features_are_what_the_last_layer_is_made_from(trained: tuple[Path, Mode
     last = [module for module in load_model(model)[0].modules() if isinstance(module, torch.nn.Linear)][-1]
     again = torch.nn.functional.linear(torch.from_numpy(placed.features), last.weight, last.bias)
     np.testing.assert_allclose(again.detach().numpy(), logits.features, atol=1e-3)
+
+
+def test_the_model_knows_where_it_places_its_classes(trained: tuple[Path, ModelCard], tmp_path: Path) -> None:
+    known = Known.load(trained[0])
+    assert known.learned.shape[1] == known.held.shape[1] == 96
+    assert set(known.learned_class) == set(known.held_class) == {0, 1}
+    gaussians = ClassGaussians.of(known.learned, known.learned_class)
+    balls = known.held[known.held_class == 0] - gaussians.means[:, None]
+    assert (np.linalg.norm(balls[0], axis=1) < np.linalg.norm(balls[1], axis=1)).mean() > 0.9
+    with pytest.raises(InputError, match="the model folder"):
+        Known.load(tmp_path)
 
 
 def test_history_has_a_row_an_epoch(trained: tuple[Path, ModelCard]) -> None:

@@ -1,14 +1,21 @@
-"""Model folders: ``model.safetensors`` (weights) and ``model.json`` (all that is needed to use them)."""
+"""Model folders: ``model.safetensors`` (weights) and ``model.json`` (all that is needed to use them).
+
+Beside them ``known.safetensors``: where the network places particles of the classes that it knows.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from tomotif.core.errors import InputError
 from tomotif.core.settings import Settings
@@ -19,6 +26,7 @@ from tomotif.models import build_model
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
+KNOWN = "known.safetensors"
 
 
 class ModelCard(Settings):
@@ -55,6 +63,58 @@ class ModelCard(Settings):
                 f"the model expects voxels of {self.voxel_size:g} Å, got {subtomograms.voxel_size:g} Å; "
                 f"extract with --output-voxel-size {self.voxel_size:g}"
             )
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Where a network places particles of its classes: what new structures are told by.
+
+    Attributes
+    ----------
+    learned, learned_class
+        Embeddings (n, f) of particles that were learned from, and the index of the class of each.
+    held, held_class
+        The same of particles that were not.
+    """
+
+    learned: NDArray[np.float32]
+    learned_class: NDArray[np.int64]
+    held: NDArray[np.float32]
+    held_class: NDArray[np.int64]
+
+    def save(self, folder: Path) -> None:
+        """Write into a model folder, embeddings as float16."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {field.name: torch.from_numpy(getattr(self, field.name)) for field in fields(self)}
+        with replacing(folder / KNOWN) as part:
+            save_file({name: x.half() if x.is_floating_point() else x for name, x in tensors.items()}, part)
+
+    @classmethod
+    def load(cls, folder: Path) -> Known:
+        """Read from a model folder.
+
+        Raises
+        ------
+        InputError
+            When it is not there or cannot be read.
+        """
+        try:
+            found = load_file(folder / KNOWN)
+            return cls(**{f.name: full_precision(found[f.name]).numpy() for f in fields(cls)})
+        except (OSError, KeyError, SafetensorError) as error:
+            raise InputError(
+                f"expected {KNOWN} in the model folder {folder}, got none that can be read; train the model again"
+            ) from error
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """Floats as float32, anything else as it is."""
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def last_layer(model: nn.Module) -> tuple[str, nn.Linear]:
+    """Name and module of a network's last linear layer, which makes logits from the embedding."""
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
 
 
 def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:

@@ -21,7 +21,7 @@ from torch import nn
 from tomotif.core import Progress
 from tomotif.data.augment import Flip, flip_boxes
 from tomotif.engine.execute import run_all
-from tomotif.engine.model_folder import load_model
+from tomotif.engine.model_folder import last_layer, load_model
 from tomotif.io.files import replacing
 from tomotif.io.stack import open_stack
 
@@ -52,11 +52,9 @@ class Shard:
 
 
 def ending_in(model: nn.Module, layer: Layer) -> nn.Module:
-    """The network up to a layer: for the embedding, without its last linear layer."""
-    if layer == "logits":
-        return model
-    name = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
-    model.set_submodule(name, nn.Identity())
+    """The network up to a layer: for the embedding, without its last linear layer. The network itself is changed."""
+    if layer == "embedding":
+        model.set_submodule(last_layer(model)[0], nn.Identity())
     return model
 
 

@@ -23,11 +23,14 @@ from tomotif.data.augment import wedge_safe_flips
 from tomotif.data.batches import BoxBatches, EpochBatches, loader
 from tomotif.data.noise import FreshNoise
 from tomotif.data.splits import split_by_tomogram
-from tomotif.engine.model_folder import ModelCard, read_card, save_model
+from tomotif.engine.model_folder import Known, ModelCard, last_layer, read_card, save_model
 from tomotif.engine.predict import NO_FLIPS, Layer, Runtime, predict_stack
 from tomotif.engine.train import Objective, TrainSettings, fit
 from tomotif.models import build_model
 from tomotif.ops.calibration import fit_temperature, softmax
+
+KNOWN_PARTICLES = 4000
+"""Largest number of training particles whose embeddings are kept with the model."""
 
 
 class ClassifierSettings(TrainSettings):
@@ -163,7 +166,10 @@ def train_classifier(
         folder,
         progress=progress,
     )
-    logits, truth = predicted(model, validation)
+    some = np.random.default_rng(settings.seed).permutation(rows)[:KNOWN_PARTICLES]
+    unchanged = BoxBatches(subtomograms, target, flips=[], noise=noise)
+    learned = embedded(model, loader(unchanged, EpochBatches(some, 2 * settings.batch_size, shuffle=False)))
+    known = Known(*learned, *embedded(model, validation))
     training: dict[str, Any] = {**settings.model_dump(mode="json"), "epochs_run": metrics["epochs"]}
     card = ModelCard(
         architecture=settings.model,
@@ -171,19 +177,35 @@ def train_classifier(
         box_px=subtomograms.box_px,
         voxel_size=subtomograms.voxel_size,
         validation_accuracy=round(metrics["val_accuracy"], 4),
-        temperature=round(fit_temperature(logits.numpy(), truth.numpy()), 4),
+        temperature=round(fit_temperature(logits_of(model, known.held), known.held_class), 4),
         training={**training, "particles": len(rows), "validation_particles": len(held)},
     )
+    known.save(folder / "model")
     save_model(folder / "model", model, card)
     return read_card(folder / "model")
 
 
-def predicted(model: nn.Module, batches: DataLoader[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Logits (n, L) of all batches, and their class indices (n,)."""
-    device = next(model.parameters()).device
+def logits_of(model: nn.Module, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits that the last layer of a network makes from embeddings."""
+    _, last = last_layer(model)
     with torch.inference_mode():
-        made = [(model(boxes.to(device)).float().cpu(), target) for boxes, target in batches]
-    return torch.cat([logits for logits, _ in made]), torch.cat([target for _, target in made])
+        return last(torch.from_numpy(embedding).to(last.weight.device)).cpu().numpy()
+
+
+def embedded(
+    model: nn.Module, batches: DataLoader[tuple[Tensor, Tensor]]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Embeddings (n, f) of all batches, and their class indices (n,)."""
+    given: list[Tensor] = []
+    _, last = last_layer(model)
+    handle = last.register_forward_pre_hook(lambda _module, inputs: given.append(inputs[0].float().cpu()))
+    targets = []
+    with torch.inference_mode():
+        for boxes, target in batches:
+            model(boxes.to(last.weight.device))
+            targets.append(target)
+    handle.remove()
+    return torch.cat(given).numpy(), torch.cat(targets).numpy()
 
 
 def classify(
