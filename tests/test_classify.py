@@ -23,12 +23,14 @@ from tomotif.engine.model_folder import Known, ModelCard, load_model, save_model
 from tomotif.engine.predict import openvino_predictor, predict_boxes, predict_stack, torch_predictor
 from tomotif.io.stack import create_stack
 from tomotif.models import build_model
+from tomotif.ops.calibration import softmax
 from tomotif.ops.novelty import ClassGaussians
 from tomotif.tasks.classify import (
     ClassifierSettings,
     ClassifySettings,
     FeatureSettings,
     classify,
+    logits_of,
     measure_features,
     train_classifier,
 )
@@ -109,7 +111,16 @@ def test_the_mean_over_turns_does_not_depend_on_the_turn(trained: tuple[Path, Mo
 
 
 def test_probabilities_are_calibrated_on_the_validation_particles(trained: tuple[Path, ModelCard]) -> None:
-    assert trained[1].temperature != 1 and 0.05 < trained[1].temperature < 20
+    model, card = load_model(trained[0])
+    known = Known.load(trained[0])
+    logits, rows = logits_of(model, known.held), np.arange(len(known.held))
+
+    def surprise(temperature: float) -> float:
+        return float(-np.log(softmax(logits, temperature)[rows, known.held_class]).mean())
+
+    assert (
+        surprise(card.temperature) <= min(map(surprise, (1.0, 0.7 * card.temperature, 1.4 * card.temperature))) + 1e-3
+    )
 
 
 def test_a_resumed_training_ends_like_an_unbroken_one(shells: Subtomograms, tmp_path: Path) -> None:

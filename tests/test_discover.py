@@ -76,7 +76,7 @@ def test_every_cluster_gets_a_verdict(known: Known, kinds: NDArray[np.int64]) ->
     judged = {tuple(np.unique(kinds[made["cluster"] == one.cluster])): one for one in verdicts(made, averages)}
     assert [judged[(kind,)].kind for kind in range(4)] == ["known class", "known class", "junk", "new structure"]
     assert judged[(0,)].name == "1bxn" and judged[(1,)].name == "4v5d"
-    assert judged[(3,)].new_share > 0.8 and judged[(3,)].resolution_A == 30
+    assert judged[(3,)].new_share > 0.8 and judged[(3,)].resolution == judged[(3,)].as_dict()["resolution_A"] == 30
     assert sum(one.particles for one in judged.values()) == len(kinds)
 
 

@@ -52,7 +52,7 @@ def discover(
     made = discover_structures(subtomograms, model, settings, run, network=network, averaging=averaging, search=search)
     table = Table("cluster", "particles", "verdict", "most named", "new (%)", "resolution (Å)")
     for one in made:
-        resolution = "" if one.resolution_A is None else f"{one.resolution_A:.0f}"
+        resolution = "" if one.resolution is None else f"{one.resolution:.0f}"
         name, share = f"{one.name} {one.share:.0%}", f"{100 * one.new_share:.0f}"
         table.add_row(str(one.cluster), str(one.particles), one.kind, name, share, resolution)
     console.print(table)

@@ -200,7 +200,11 @@ def predict_stack(
         for start in range(0, count, shard_size)
     ]
     run_all(predict_shard, shards, progress=progress)
-    return np.concatenate([np.load(shard.output, allow_pickle=False) for shard in shards])
+    width = np.load(shards[0].output, allow_pickle=False).shape[1]
+    found = np.empty((count, width), np.float32)
+    for shard in shards:
+        found[shard.start : shard.stop] = np.load(shard.output, allow_pickle=False)
+    return found
 
 
 def discard_shards(work: Path) -> None:

@@ -160,8 +160,8 @@ class Verdict:
         Share of the particles that are called new.
     reason
         One line of evidence.
-    resolution_A
-        Of its blind average; None when there is none.
+    resolution
+        Of its blind average in Å; None when there is none.
     """
 
     cluster: int
@@ -171,11 +171,12 @@ class Verdict:
     share: float
     new_share: float
     reason: str
-    resolution_A: float | None = None  # noqa: N815 - Å
+    resolution: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        return {**values, "resolution_A": values.pop("resolution")}
 
 
 NEW_SHARE, OWN_SHARE = 0.5, 0.5
@@ -210,7 +211,7 @@ def verdict(number: int, members: Particles, average: Mapping[str, Any] | None) 
         share=round(share, 3),
         new_share=round(new_share, 3),
         reason=reason,
-        resolution_A=average["resolution_A"] if average else None,
+        resolution=average["resolution_A"] if average else None,
     )
 
 
