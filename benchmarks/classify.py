@@ -283,12 +283,11 @@ def one(key: str, seed: int, size: data.Size) -> dict[str, Any]:
 
 def digest(method: Method, size: data.Size) -> str:
     """What decides a cell besides its name, in eight letters."""
-    architecture = (
-        inspect.getsource(inspect.getmodule(models.architecture(method.model).build) or models)
-        if (method.model in models.architecture_names())
-        else inspect.getsource(rotation_invariant)
-    )
-    study = repr((method, ClassifierSettings(), HELD)) + architecture + data.folder_of(size).name
+    if method.model == "rif_svm":
+        code = inspect.getsource(rotation_invariant)
+    else:
+        code = Path(inspect.getfile(models.architecture(method.model).build)).read_text(encoding="utf-8")
+    study = repr((method, ClassifierSettings(), HELD)) + code + data.folder_of(size).name
     return blake2b(study.encode(), digest_size=4).hexdigest()
 
 
