@@ -19,13 +19,16 @@ from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from tomotif.core import BACKGROUND, MissingWedge, Particles, Subtomograms, Tomogram, Volume
 from tomotif.io.files import replacing
 from tomotif.io.structure import load_structure
 from tomotif.tasks.extract import ExtractSettings, extract
 from tomotif.tasks.simulate import FilamentSettings, GoldSettings, MembraneSettings, TomogramSettings, build_specimen
+from tomotif.tasks.simulate.templates import render, template
 from tomotif.tasks.simulate.tomogram import Camera, signal_levels
 
 CLASSES = ("5tbz", "1w6t", "1wcm", "2fha", "3cf3", "1bxn", "5t4o", "1qvr", "1oel", "4v5d")
@@ -36,7 +39,8 @@ TILTS = (60, 50, 40)
 """Largest tilt in degrees."""
 UNIT_SNR = 0.1
 """Of the noise that is kept."""
-BOX = 32
+CENTRE = ("centre_z", "centre_y", "centre_x")
+"""Columns with the particle's own centre in Å, which its box lies a little off."""
 OFFSET_PX = 1.5
 """How far a box may lie off its particle, along each axis."""
 SETTINGS = TomogramSettings(
@@ -60,7 +64,7 @@ SETTINGS = TomogramSettings(
 
 @dataclass(frozen=True)
 class Size:
-    """How many tomograms of each tilt range, how many boxes of each class from one of them, and which classes.
+    """How many tomograms of each tilt range, how many boxes of each class from one of them, which classes, what grid.
 
     There are twice as many boxes of background.
     """
@@ -71,12 +75,18 @@ class Size:
     boxes: int = 60
     shape: tuple[int, int, int] = (128, 256, 256)
     classes: tuple[str, ...] = CLASSES
+    voxel_size: float = 12.0
+    box_px: int = 32
 
 
 FULL = Size()
 QUICK = Size(train=2, validation=1, test=1, boxes=16, shape=(64, 160, 160))
 _FIRST = {"train": 0, "validation": 1000, "test": 2000}
 """Seeds of the parts' tomograms."""
+
+
+ARRAYS = ("signal", "noise", "classes", "tomogram", "pose", "offset_px")
+"""Fields of boxes with a row for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,32 +102,33 @@ class Boxes:
         Name of the class of every box.
     tomogram
         Name of the tomogram of every box.
+    pose
+        Quaternion (n, 4), scalar last, that turns the structure into its orientation.
+    offset_px
+        Where the particle lies, (n, 3) in voxels from the centre of the box; zero for background.
     """
 
     signal: NDArray[np.float16]
     noise: NDArray[np.float16]
     classes: NDArray[np.str_]
     tomogram: NDArray[np.str_]
+    pose: NDArray[np.float32]
+    offset_px: NDArray[np.float32]
     tilt: int
+    voxel_size: float
 
     def __len__(self) -> int:
         return len(self.classes)
 
     def take(self, rows: NDArray[np.integer]) -> Boxes:
         """These boxes."""
-        return replace(
-            self,
-            signal=self.signal[rows],
-            noise=self.noise[rows],
-            classes=self.classes[rows],
-            tomogram=self.tomogram[rows],
-        )
+        return replace(self, **{name: getattr(self, name)[rows] for name in ARRAYS})
 
     def noise_free(self) -> Subtomograms:
         """The signal alone, in units of the noise, not z-scored."""
         columns = {"class": self.classes, "stack_index": range(len(self))}
         particles = Particles.create(self.tomogram.tolist(), np.zeros((len(self), 3)), columns=columns)
-        return Subtomograms(particles, self.signal, SETTINGS.voxel_size, MissingWedge(-self.tilt, self.tilt))
+        return Subtomograms(particles, self.signal, self.voxel_size, MissingWedge(-self.tilt, self.tilt))
 
     def at(self, snr: float | NDArray[np.float64]) -> Subtomograms:
         """Boxes at a signal-to-noise ratio, or at one of its own for each, z-scored."""
@@ -131,12 +142,28 @@ class Boxes:
         return replace(self.noise_free(), stack=stack)
 
 
+def alone(boxes: Boxes) -> NDArray[np.float16]:
+    """Density of each box's particle without its neighbours, CTF, wedge and noise, (n, D, D, D); 0 for background."""
+    names = np.unique(boxes.classes[boxes.classes != BACKGROUND])
+    ready = [template(load_structure(name), boxes.voxel_size, SETTINGS.resolution) for name in names]
+    which = np.where(boxes.classes == BACKGROUND, -1, np.searchsorted(names, boxes.classes))
+    stack = np.empty(boxes.signal.shape, np.float16)
+    for start in range(0, len(boxes), 256):
+        part = slice(start, start + 256)
+        drawn = torch.zeros(boxes.signal[part].shape)
+        offsets = boxes.offset_px[part].astype(np.float64)
+        render(ready, which[part], Rotation.from_quat(boxes.pose[part]), offsets, np.arange(len(drawn)), drawn)
+        stack[part] = drawn.numpy()
+    return stack
+
+
 def settings_of(tilt: int, size: Size, rng: np.random.Generator) -> TomogramSettings:
     """Of one tomogram: it draws how crowded it is."""
     return SETTINGS.model_copy(
         update={
             "tilt_range": (-float(tilt), float(tilt)),
             "shape": size.shape,
+            "voxel_size": size.voxel_size,
             "occupancy": float(rng.uniform(0.12, SETTINGS.occupancy or 0)),
         }
     )
@@ -153,13 +180,21 @@ def make_boxes(tilt: int, size: Size, part: str, number: int) -> Boxes:
     camera = Camera.draw(settings, defocus, deviation, rng)
     volumes = [camera.reconstruct(images) for images in (camera.expose(specimen.density), camera.noise(rng))]
     tomograms = [
-        Tomogram(Volume(volume, settings.voxel_size), name, settings.missing_wedge, settings.contrast)
-        for volume in volumes
+        Tomogram(Volume(volume, size.voxel_size), name, settings.missing_wedge, settings.contrast) for volume in volumes
     ]
     places = chosen_places(specimen.particles, tomograms[0], size, rng)
-    signal, noise = (raw_boxes(places, tomogram) / np.float32(deviation) for tomogram in tomograms)
+    signal, noise = (raw_boxes(places, tomogram, size.box_px) / np.float32(deviation) for tomogram in tomograms)
     names = places["class"].to_numpy().astype(str)
-    return Boxes(signal.astype(np.float16), noise.astype(np.float16), names, np.full(len(names), name), tilt)
+    return Boxes(
+        signal=signal.astype(np.float16),
+        noise=noise.astype(np.float16),
+        classes=names,
+        tomogram=np.full(len(names), name),
+        pose=places.orientation.as_quat().astype(np.float32),
+        offset_px=offsets_px(places, size.voxel_size).astype(np.float32),
+        tilt=tilt,
+        voxel_size=size.voxel_size,
+    )
 
 
 def chosen_places(truth: Particles, tomogram: Tomogram, size: Size, rng: np.random.Generator) -> Particles:
@@ -168,7 +203,7 @@ def chosen_places(truth: Particles, tomogram: Tomogram, size: Size, rng: np.rand
     Half of the background are particles of no class, the rest is anywhere outside the particles of the classes.
     """
     extent = np.array(tomogram.shape) * tomogram.voxel_size
-    margin = (BOX // 2 + OFFSET_PX + 1) * tomogram.voxel_size
+    margin = (size.box_px // 2 + OFFSET_PX + 1) * tomogram.voxel_size
 
     def within(position: NDArray[np.float64]) -> NDArray[np.bool_]:
         return np.all((position >= margin) & (position <= extent - margin), axis=1)
@@ -183,16 +218,26 @@ def chosen_places(truth: Particles, tomogram: Tomogram, size: Size, rng: np.rand
     reach = truth["radius"].to_numpy(np.float64)[of_classes] + OFFSET_PX * tomogram.voxel_size
     apart = np.linalg.norm(anywhere[:, None] - known[None], axis=2) > reach
     empty = np.concatenate([others, anywhere[apart.all(axis=1)]])[: 2 * size.boxes]
-    where = np.concatenate([truth.position[np.concatenate(rows)], empty])
-    where += rng.uniform(-OFFSET_PX, OFFSET_PX, where.shape) * tomogram.voxel_size
-    labels = [*names[np.concatenate(rows)], *[BACKGROUND] * len(empty)]
-    return Particles.create(tomogram.name, where, columns={"class": labels})
+    chosen = truth.take(np.concatenate(rows))
+    centre = np.concatenate([chosen.position, empty])
+    where = centre + rng.uniform(-OFFSET_PX, OFFSET_PX, centre.shape) * tomogram.voxel_size
+    labels = [*chosen["class"].astype(str), *[BACKGROUND] * len(empty)]
+    pose = Rotation.concatenate([chosen.orientation, Rotation.identity(len(empty))])
+    of_centre = dict(zip(CENTRE, centre.T, strict=True))
+    return Particles.create(tomogram.name, where, pose, columns={"class": labels, **of_centre})
 
 
-def raw_boxes(places: Particles, tomogram: Tomogram) -> NDArray[np.float32]:
+def offsets_px(places: Particles, voxel_size: float) -> NDArray[np.float64]:
+    """From the centre voxel of each box to its particle, in voxels; zero for background."""
+    centre = np.stack([places[name].to_numpy(np.float64) for name in CENTRE], axis=1) / voxel_size
+    middle = np.rint(places.position / voxel_size)
+    return np.where((places["class"] == BACKGROUND).to_numpy()[:, None], 0.0, centre - middle)
+
+
+def raw_boxes(places: Particles, tomogram: Tomogram, box_px: int) -> NDArray[np.float32]:
     """Boxes in the tomogram's own units."""
-    stack = np.empty((len(places), BOX, BOX, BOX), np.float16)
-    cut = extract(places, [tomogram], ExtractSettings(box_px=BOX), stack)
+    stack = np.empty((len(places), box_px, box_px, box_px), np.float16)
+    cut = extract(places, [tomogram], ExtractSettings(box_px=box_px), stack)
     if len(cut) != len(places):
         raise RuntimeError(f"expected {len(places)} boxes inside {tomogram.name}, got {len(cut)}")
     mean, deviation = (cut[c].to_numpy(np.float32)[:, None, None, None] for c in ("mean", "deviation"))
@@ -204,7 +249,7 @@ def raw_boxes(places: Particles, tomogram: Tomogram) -> NDArray[np.float32]:
 
 def folder_of(size: Size) -> Path:
     """Where the boxes of a study are kept between its cells, in the temporary folder of this machine."""
-    code = "".join(inspect.getsource(made) for made in (settings_of, make_boxes, chosen_places, raw_boxes))
+    code = "".join(inspect.getsource(made) for made in (settings_of, make_boxes, chosen_places, offsets_px, raw_boxes))
     version = blake2b((code + repr((size, SETTINGS))).encode(), digest_size=4).hexdigest()
     return Path(tempfile.gettempdir()) / f"tomotif_classify_{version}"
 
@@ -216,10 +261,10 @@ def kept_boxes(tilt: int, size: Size, part: str, number: int) -> Boxes:
         made = make_boxes(tilt, size, part, number)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial_file, partial_file.open("wb") as file:
-            np.savez(file, signal=made.signal, noise=made.noise, classes=made.classes, tomogram=made.tomogram)
+            np.savez(file, **{name: getattr(made, name) for name in ARRAYS})
         return made
     with np.load(path, allow_pickle=False) as found:
-        return Boxes(found["signal"], found["noise"], found["classes"], found["tomogram"], tilt)
+        return Boxes(**{name: found[name] for name in ARRAYS}, tilt=tilt, voxel_size=size.voxel_size)
 
 
 def boxes_of(tilt: int, size: Size, part: str, *, workers: int = 2) -> Boxes:
@@ -231,10 +276,5 @@ def boxes_of(tilt: int, size: Size, part: str, *, workers: int = 2) -> Boxes:
 
 def joined(parts: Sequence[Boxes]) -> Boxes:
     """Several as one; the tilt range is that of the first."""
-    return Boxes(
-        signal=np.concatenate([one.signal for one in parts]),
-        noise=np.concatenate([one.noise for one in parts]),
-        classes=np.concatenate([one.classes for one in parts]),
-        tomogram=np.concatenate([one.tomogram for one in parts]),
-        tilt=parts[0].tilt,
-    )
+    arrays = {name: np.concatenate([getattr(one, name) for one in parts]) for name in ARRAYS}
+    return Boxes(**arrays, tilt=parts[0].tilt, voxel_size=parts[0].voxel_size)

@@ -16,7 +16,7 @@ at true places with offsets up to 2 voxels: this measures classification, not pi
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from benchmarks import acryo_simulator as acryo
 from benchmarks import harness
 from tomotif.core import BACKGROUND, Particles, Subtomograms, Tomogram
+from tomotif.engine.model_folder import read_card
 from tomotif.engine.predict import openvino_predictor, predict_boxes
 from tomotif.io.structure import load_structure
 from tomotif.pipelines.simulate import TomogramSpec, read_spec
@@ -326,6 +327,25 @@ def recalls(truth: Sequence[str], found: Sequence[str]) -> dict[str, float]:
     return {str(name): round(float(np.mean(named[true == name] == name)), 4) for name in np.unique(true)}
 
 
+def classes_of(boxes: Subtomograms) -> list[str]:
+    """The true class of every box."""
+    return boxes.particles["class"].astype(str).tolist()
+
+
+def named_by(model: Path, tested: Mapping[str, Subtomograms]) -> dict[str, list[str]]:
+    """What a network calls the boxes of each test."""
+    predict, classes = openvino_predictor(model, 32), np.array(read_card(model).classes)
+    return {
+        key: classes[predict_boxes(predict, boxes.stack, 32).argmax(axis=1)].tolist() for key, boxes in tested.items()
+    }
+
+
+def accuracies(model: Path, tested: Mapping[str, Subtomograms]) -> dict[str, float]:
+    """Accuracy of a network in each test."""
+    named = named_by(model, tested)
+    return {key: round(mean_recall(classes_of(boxes), named[key]), 4) for key, boxes in tested.items()}
+
+
 def one(variant: str, seed: int, plan: Plan) -> dict[str, Any]:
     """Train one network and test it: accuracies in held-out tomograms of our own and in acryo's."""
     training = simulated_boxes(variant, plan, seed, plan.tomograms)
@@ -334,12 +354,8 @@ def one(variant: str, seed: int, plan: Plan) -> dict[str, Any]:
     tested |= {f"{name} {snr:g}": boxes for (name, snr), boxes in tested_boxes(plan.prefix).items()}
     with tempfile.TemporaryDirectory() as folder:
         card = train_classifier(training, settings, Path(folder), progress=False)
-        predict = openvino_predictor(Path(folder) / "model", 32)
-        named = {
-            key: np.array(card.classes)[predict_boxes(predict, boxes.stack, 32).argmax(axis=1)].tolist()
-            for key, boxes in tested.items()
-        }
-    truth = {key: boxes.particles["class"].astype(str).tolist() for key, boxes in tested.items()}
+        named = named_by(Path(folder) / "model", tested)
+    truth = {key: classes_of(boxes) for key, boxes in tested.items()}
     return {
         "variant": variant,
         "seed": seed,

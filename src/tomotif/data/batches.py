@@ -57,7 +57,7 @@ class EpochBatches(Sampler[BatchKey]):
             yield BatchKey(np.sort(part), int(seed))
 
 
-class BoxBatches(Dataset[tuple[Tensor, Tensor]]):
+class BoxBatches(Dataset[tuple[Tensor, ...]]):
     """Boxes and their class indices, a batch at a time.
 
     Parameters
@@ -72,6 +72,8 @@ class BoxBatches(Dataset[tuple[Tensor, Tensor]]):
         Largest random shift in voxels along each axis.
     noise
         Added to the boxes, which are then noise-free.
+    density
+        Density of the particle alone for every row, shape (n, D, D, D): turned and shifted as its box is.
     """
 
     def __init__(
@@ -82,21 +84,29 @@ class BoxBatches(Dataset[tuple[Tensor, Tensor]]):
         flips: list[Flip],
         max_shift_px: int = 0,
         noise: FreshNoise | None = None,
+        density: NDArray[np.floating] | None = None,
     ) -> None:
         self.subtomograms, self.targets, self.flips, self.max_shift_px = subtomograms, targets, flips, max_shift_px
-        self.noise = noise
+        self.noise, self.density = noise, density
 
-    def __getitem__(self, key: BatchKey) -> tuple[Tensor, Tensor]:
-        """Boxes (n, 1, d, d, d) float32 and class indices (n,)."""
+    def __getitem__(self, key: BatchKey) -> tuple[Tensor, ...]:
+        """Boxes (n, 1, d, d, d) float32, class indices (n,), and densities like the boxes when there are any."""
         read = self.subtomograms.boxes(key.rows)
         if self.noise is not None:
             read = self.noise.add(read, key.rows, np.random.default_rng(key.seed))
-        boxes = torch.from_numpy(read)[:, None]
-        if self.flips:
-            boxes = augment(boxes, self.flips, self.max_shift_px, torch.Generator().manual_seed(key.seed))
-        return boxes, torch.from_numpy(self.targets[key.rows])
+        boxes, target = self._augmented(torch.from_numpy(read), key.seed), torch.from_numpy(self.targets[key.rows])
+        if self.density is None:
+            return boxes, target
+        density = torch.from_numpy(np.asarray(self.density[key.rows])).float()
+        return boxes, target, self._augmented(density, key.seed)
+
+    def _augmented(self, volumes: Tensor, seed: int) -> Tensor:
+        """Volumes with a channel, turned and shifted as the seed decides."""
+        if not self.flips:
+            return volumes[:, None]
+        return augment(volumes[:, None], self.flips, self.max_shift_px, torch.Generator().manual_seed(seed))
 
 
-def loader(dataset: BoxBatches, batches: EpochBatches) -> DataLoader[tuple[Tensor, Tensor]]:
+def loader(dataset: BoxBatches, batches: EpochBatches) -> DataLoader[tuple[Tensor, ...]]:
     """One DataLoader item is one whole batch: the stack is read in this process, which the page cache makes fast."""
     return DataLoader(dataset, sampler=batches, batch_size=None)

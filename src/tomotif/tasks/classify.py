@@ -27,10 +27,15 @@ from tomotif.engine.model_folder import Known, ModelCard, last_layer, read_card,
 from tomotif.engine.predict import NO_FLIPS, Layer, Runtime, predict_stack
 from tomotif.engine.train import Objective, TrainSettings, fit
 from tomotif.models import build_model
+from tomotif.models.density_head import DensityHead
 from tomotif.ops.calibration import fit_temperature, softmax
 
 KNOWN_PARTICLES = 4000
 """Largest number of training particles whose embeddings are kept with the model."""
+
+
+Batch = tuple[Float[Tensor, "n 1 d d d"], Int[Tensor, " n"], *tuple[Float[Tensor, "n 1 d d d"], ...]]
+"""Boxes, class indices, and perhaps densities of the particles alone."""
 
 
 class ClassifierSettings(TrainSettings):
@@ -46,6 +51,8 @@ class ClassifierSettings(TrainSettings):
     """Also train on mirror images; without it only the 180° turns that keep the missing wedge are used."""
     label_smoothing: float = 0.05
     """How much of the target probability is spread over the other classes, 0 to 1."""
+    density_weight: float = Field(default=1.0, ge=0)
+    """Weight of drawing the particle alone beside naming it, where the training data know its density; 0: do not."""
 
 
 class PredictSettings(Settings):
@@ -73,23 +80,28 @@ class FeatureSettings(PredictSettings):
 
 
 class Classifier(Objective):
-    """Cross-entropy on class indices, accuracy beside it."""
+    """Cross-entropy on class indices, accuracy beside it; with a head also what is left of the particle's density."""
 
-    def __init__(self, model: nn.Module, settings: ClassifierSettings) -> None:
+    def __init__(self, model: nn.Module, settings: ClassifierSettings, head: DensityHead | None = None) -> None:
         super().__init__(model, settings)
         self.train_loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
         self.validation_loss = nn.CrossEntropyLoss()
+        self.head, self.density_weight = head, settings.density_weight
 
-    def training_step(self, batch: tuple[Float[Tensor, "n 1 d d d"], Int[Tensor, " n"]], index: int) -> Tensor:
+    def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of one batch."""
-        boxes, target = batch
+        boxes, target, *density = batch
         loss: Tensor = self.train_loss(self.model(boxes), target)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(boxes))
-        return loss
+        if self.head is None:
+            return loss
+        drawing = self.head.loss(density[0])
+        self.log("density_loss", drawing, on_step=False, on_epoch=True, batch_size=len(boxes))
+        return loss + self.density_weight * drawing
 
-    def validation_step(self, batch: tuple[Float[Tensor, "n 1 d d d"], Int[Tensor, " n"]], index: int) -> None:
+    def validation_step(self, batch: Batch, index: int) -> None:
         """Loss and accuracy of one batch."""
-        boxes, target = batch
+        boxes, target, *_ = batch
         logits = self.model(boxes)
         correct = (logits.argmax(1) == target).float().mean()
         for name, value in (("val_loss", self.validation_loss(logits, target)), ("val_accuracy", correct)):
@@ -120,6 +132,7 @@ def train_classifier(
     folder: Path,
     *,
     noise: FreshNoise | None = None,
+    density: NDArray[np.floating] | None = None,
     progress: bool = True,
 ) -> ModelCard:
     """Train a network on subtomograms whose particles name their class.
@@ -134,6 +147,8 @@ def train_classifier(
         Gets ``model/``, ``history.csv`` and checkpoints; a killed run continues from them.
     noise
         When the boxes are noise-free: noise that they get anew each time.
+    density
+        Density of the particle alone for every box, shape (n, D, D, D), nothing for background: a second task.
     progress
         Show a progress bar.
 
@@ -151,21 +166,26 @@ def train_classifier(
     rows, held = split_by_tomogram(
         subtomograms.particles, settings.validation_fraction, np.random.default_rng(settings.seed)
     )
+    density = density if settings.density_weight else None
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         model = build_model(settings.model, subtomograms.box_px, len(classes))
+        head = DensityHead(model, subtomograms.box_px) if density is not None else None
     flips = wedge_safe_flips(subtomograms.missing_wedge, mirrors=settings.mirrors)
-    train = BoxBatches(subtomograms, target, flips=flips, max_shift_px=settings.max_shift_px, noise=noise)
+    shift = settings.max_shift_px
+    train = BoxBatches(subtomograms, target, flips=flips, max_shift_px=shift, noise=noise, density=density)
     check = BoxBatches(subtomograms, target, flips=[], noise=noise)
     validation = loader(check, EpochBatches(held, 2 * settings.batch_size, shuffle=False))
     metrics = fit(
-        Classifier(model.to(memory_format=torch.channels_last_3d), settings),  # type: ignore[call-overload]  # stubs
+        Classifier(model.to(memory_format=torch.channels_last_3d), settings, head),  # type: ignore[call-overload]  # stubs
         loader(train, EpochBatches(rows, settings.batch_size, seed=settings.seed)),
         validation,
         settings,
         folder,
         progress=progress,
     )
+    if head is not None:
+        head.release()
     some = np.random.default_rng(settings.seed).permutation(rows)[:KNOWN_PARTICLES]
     unchanged = BoxBatches(subtomograms, target, flips=[], noise=noise)
     learned = embedded(model, loader(unchanged, EpochBatches(some, 2 * settings.batch_size, shuffle=False)))
@@ -193,7 +213,7 @@ def logits_of(model: nn.Module, embedding: NDArray[np.float32]) -> NDArray[np.fl
 
 
 def embedded(
-    model: nn.Module, batches: DataLoader[tuple[Tensor, Tensor]]
+    model: nn.Module, batches: DataLoader[tuple[Tensor, ...]]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Embeddings (n, f) of all batches, and their class indices (n,)."""
     given: list[Tensor] = []
@@ -201,7 +221,7 @@ def embedded(
     handle = last.register_forward_pre_hook(lambda _module, inputs: given.append(inputs[0].float().cpu()))
     targets = []
     with torch.inference_mode():
-        for boxes, target in batches:
+        for boxes, target, *_ in batches:
             model(boxes.to(last.weight.device))
             targets.append(target)
     handle.remove()
