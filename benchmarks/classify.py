@@ -143,12 +143,17 @@ class Trained:
     facts: dict[str, Any]
 
 
+def kept_at(key: str, seed: int, size: data.Size) -> Path:
+    """Where this machine keeps a trained network."""
+    return data.folder_of(size) / "models" / f"{key}_seed{seed}_{digest(METHODS[key], size)}"
+
+
 def trained(key: str, seed: int, size: data.Size) -> Trained:
     """A method of the study, trained now or found where this machine keeps it."""
     method, boxes = METHODS[key], training_boxes(size)
     if method.model == "rif_svm":
         return train_svm(boxes, seed)
-    folder = data.folder_of(size) / "models" / f"{key}_seed{seed}_{digest(method, size)}"
+    folder = kept_at(key, seed, size)
     facts_path = folder / "facts.json"
     if not facts_path.exists():
         write_json(facts_path, train(method, boxes, seed, folder))

@@ -146,7 +146,7 @@ def fast_boxes(
     nothing = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.int64), Rotation.identity(0), np.zeros((0, 3)))
     scene = _Scene(np.zeros(n, dtype=np.int64), turns, np.zeros((n, 3)), defoci, nothing)
     image = _imager(scene, templates([structure], settings), settings, np.zeros(n))
-    return image(np.arange(n), np.random.default_rng(0)).numpy()
+    return image(np.arange(n), np.random.default_rng(0))[0].numpy()
 
 
 def shell_power(box: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -11,12 +11,25 @@ import torch
 from torch import nn
 
 from tests.conftest import shell_stack
+from tomotif.core import InputError
 from tomotif.data.augment import wedge_safe_flips
 from tomotif.data.batches import BatchKey, BoxBatches
 from tomotif.engine.model_folder import load_model
+from tomotif.io.files import read_json
+from tomotif.io.stack import DENSITY_NAME, open_stack
+from tomotif.io.structure import load_structure
 from tomotif.models import architecture_names, build_model
 from tomotif.models.density_head import DensityHead, feature_maps, unfolded
+from tomotif.pipelines.stages import (
+    Run,
+    TrainingSetSettings,
+    density_of,
+    open_subtomograms,
+    train_stage,
+    training_set_stage,
+)
 from tomotif.tasks.classify import ClassifierSettings, train_classifier
+from tomotif.tasks.simulate import SubtomogramSettings, simulate_subtomograms
 
 
 def test_the_last_map_of_each_small_edge_is_listened_to() -> None:
@@ -75,3 +88,44 @@ def test_drawing_is_learned_and_leaves_nothing_in_the_model(tmp_path: Path) -> N
         p.numel() for p in build_model("motif3d", 16, len(card.classes)).parameters()
     )
     assert all(not module._forward_hooks for module in model.modules())
+
+
+def test_simulated_training_data_know_the_particle_alone(tmp_path: Path) -> None:
+    """Noise-free, without CTF and with all tilts, a box looks like its own density most; background has none."""
+    structures = [load_structure("1bxn"), load_structure("1oel")]
+    settings = SubtomogramSettings(
+        count=3, background=2, ctf=False, snr=None, tilt_range=(-89, 89), tilt_step=2.0, box_px=24
+    )
+    density = np.empty((8, 24, 24, 24), np.float16)
+    made = simulate_subtomograms(structures, settings, np.random.default_rng(0), density=density)
+    empty = (made.particles["class"] == "background").to_numpy()
+    assert not density[empty].any()
+    boxes = made.boxes(~empty).reshape(6, -1)
+    drawn = density[~empty].astype(np.float32).reshape(6, -1)
+    likeness = np.corrcoef(boxes, drawn)[:6, 6:]
+    assert likeness.argmax(axis=1).tolist() == list(range(6)) and np.diag(likeness).min() > 0.85
+    crowded = np.empty_like(density)
+    simulate_subtomograms(
+        structures, settings.model_copy(update={"neighbours": 3}), np.random.default_rng(0), density=crowded
+    )
+    assert np.count_nonzero(crowded, axis=(1, 2, 3)).max() <= 2 * np.count_nonzero(density, axis=(1, 2, 3)).max()
+    with pytest.raises(InputError, match="to fill"):
+        simulate_subtomograms(structures, settings, np.random.default_rng(0), density=density[:4])
+
+
+def test_a_training_set_keeps_densities_and_training_draws_them(tmp_path: Path) -> None:
+    """Also when the table is cut down: rows point to their boxes and densities."""
+    settings = TrainingSetSettings(count=12, background=12, box_px=16, voxel_size=24.0)
+    data = training_set_stage([load_structure("4v5d"), load_structure("1bxn")], settings, Run(tmp_path / "data"))
+    found, files = open_subtomograms(data.path)
+    density, _ = open_stack(files[1].with_name(DENSITY_NAME))
+    assert density.shape == found.stack.shape
+    few = found.particles.take(np.arange(0, 36, 2))
+    cut = replace(found, particles=few, stack=np.asarray(found.stack)[::2])
+    rows = density_of(cut, files[1].with_name(DENSITY_NAME))
+    assert rows is not None
+    np.testing.assert_array_equal(rows[np.arange(18)], density[::2])
+    trained = train_stage(data.path, ClassifierSettings(epochs=1), Run(tmp_path / "trained"))
+    history = np.genfromtxt(trained / "history.csv", delimiter=",", names=True)
+    assert 0 < float(history["density_loss"]) < 3
+    assert any(str(entry["path"]).endswith(DENSITY_NAME) for entry in read_json(trained / "run.json")["inputs"])

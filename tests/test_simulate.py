@@ -235,7 +235,7 @@ def test_fast_path_agrees_with_a_box_cut_from_a_tomogram() -> None:
         Neighbours(np.zeros(0, np.int64), np.zeros(0, np.int64), Rotation.identity(0), np.zeros((0, 3))),
     )
     image = paths._imager(scene, templates([rubisco], settings), settings, np.zeros(1))
-    fast = image(np.zeros(1, dtype=np.int64), np.random.default_rng(0)).numpy()[0]
+    fast = image(np.zeros(1, dtype=np.int64), np.random.default_rng(0))[0].numpy()[0]
     assert correlation(fast, wrapped) >= 0.95
     shells = np.round(np.linalg.norm(np.indices((32, 32, 32)) - 16.0, axis=0)).astype(int).ravel()
     power = [

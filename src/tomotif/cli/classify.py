@@ -14,7 +14,7 @@ from tomotif.tasks.classify import ClassifySettings
 
 def classify(
     subtomograms: Path,
-    model: Path,
+    model: Path | None = None,
     *,
     output: Annotated[Path, Parameter(alias="-o")] = Path("classes"),
     settings: Annotated[ClassifySettings, Parameter(name="*")] = ClassifySettings(),
@@ -27,7 +27,7 @@ def classify(
     subtomograms
         Folder of an extraction, or its particles.star.
     model
-        Folder of a trained model.
+        Folder of a trained model; by default the one that comes with tomotif and suits the boxes' voxel size.
     output
         Run folder to write.
     settings

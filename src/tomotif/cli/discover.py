@@ -18,7 +18,7 @@ from tomotif.tasks.discover import DiscoverSettings
 
 def discover(
     subtomograms: Path,
-    model: Path,
+    model: Path | None = None,
     *,
     output: Annotated[Path, Parameter(alias="-o")] = Path("discovered"),
     settings: Annotated[DiscoverSettings, Parameter(name="*")] = DiscoverSettings(),
@@ -34,7 +34,7 @@ def discover(
     subtomograms
         Folder of an extraction, or its particles.star.
     model
-        Folder of a trained model.
+        Folder of a trained model; by default the one that comes with tomotif and suits the boxes' voxel size.
     output
         Folder to write: the run folders features, clusters and averages, and verdicts.json.
     settings

@@ -14,7 +14,7 @@ from tomotif.tasks.classify import FeatureSettings
 
 def features(
     subtomograms: Path,
-    model: Path,
+    model: Path | None = None,
     *,
     output: Annotated[Path, Parameter(alias="-o")] = Path("features"),
     settings: Annotated[FeatureSettings, Parameter(name="*")] = FeatureSettings(),
@@ -27,7 +27,7 @@ def features(
     subtomograms
         Folder of an extraction, or its particles.star.
     model
-        Folder of a trained model.
+        Folder of a trained model; by default the one that comes with tomotif and suits the boxes' voxel size.
     output
         Run folder to write.
     settings

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tomotif.core.subtomograms import Subtomograms
 from tomotif.data.augment import Flip, augment
 from tomotif.data.noise import FreshNoise
+from tomotif.io.stack import StackRows
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class BoxBatches(Dataset[tuple[Tensor, ...]]):
         flips: list[Flip],
         max_shift_px: int = 0,
         noise: FreshNoise | None = None,
-        density: NDArray[np.floating] | None = None,
+        density: NDArray[np.floating] | StackRows | None = None,
     ) -> None:
         self.subtomograms, self.targets, self.flips, self.max_shift_px = subtomograms, targets, flips, max_shift_px
         self.noise, self.density = noise, density

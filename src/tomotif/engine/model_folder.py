@@ -48,6 +48,12 @@ class ModelCard(Settings):
     """What logits are divided by before the softmax, so that probabilities are honest."""
     training: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     """Settings of the training run."""
+    about: str = ""
+    """What it is for, in a line."""
+    scores: dict[str, float] = Field(default_factory=dict)
+    """What it reached on data that it has not seen."""
+    limits: tuple[str, ...] = ()
+    """Where not to trust it."""
     weights_blake2: str = ""
     """Hash of the weight file."""
 
@@ -117,11 +123,22 @@ def last_layer(model: nn.Module) -> tuple[str, nn.Linear]:
     return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
 
 
-def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
-    """Write a model folder; the card, which names the weights' hash, comes last."""
+def save_model(folder: Path, model: nn.Module, card: ModelCard, *, half: bool = False) -> None:
+    """Write a model folder; the card, which names the weights' hash, comes last.
+
+    Parameters
+    ----------
+    folder, model, card
+        Where, and what.
+    half
+        Keep the weights of convolutions and linear layers as float16, which halves the file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if half:  # not the statistics of normalisations, which may be too small for it
+        tensors = {name: x.half() if x.is_floating_point() and x.ndim > 1 else x for name, x in tensors.items()}
     with replacing(folder / WEIGHTS) as part:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, part)
+        save_file(tensors, part)
     card = card.model_copy(update={"weights_blake2": digest(folder / WEIGHTS)})
     write_json(folder / CARD, card.model_dump(mode="json"))
 

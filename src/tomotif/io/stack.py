@@ -19,6 +19,8 @@ from tomotif.io.star import read_particles, tilt_ranges, write_particles
 
 STACK_NAME = "subtomograms.mrcs"
 TABLE_NAME = "particles.star"
+DENSITY_NAME = "density.mrcs"
+"""Of simulated boxes: the particle in the middle of each alone."""
 
 
 class StackRows:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tomotif.core import InputError
-from tomotif.engine.model_folder import CARD, KNOWN, Known, find_model_folder, load_model
+from tomotif.engine.model_folder import CARD, KNOWN, Known, load_model
 from tomotif.io.files import read_json, write_json
 from tomotif.io.run_folder import RunFolder, run_folder
-from tomotif.pipelines.stages import Run, average_stage, features_stage, open_subtomograms, write_results
+from tomotif.pipelines.stages import Run, average_stage, features_stage, model_for, open_subtomograms, write_results
 from tomotif.tasks.average import AlignSettings, AverageSettings
 from tomotif.tasks.classify import FeatureSettings, PredictSettings, logits_of
 from tomotif.tasks.discover import DiscoverSettings, Verdict, discover, verdicts
@@ -18,7 +18,7 @@ VERDICTS = "verdicts.json"
 
 def discover_structures(
     subtomograms: Path,
-    model: Path,
+    model: Path | None,
     settings: DiscoverSettings,
     run: Run,
     *,
@@ -33,7 +33,7 @@ def discover_structures(
     subtomograms
         Folder of an extraction.
     model
-        Folder of a trained classifier.
+        Folder of a trained classifier; None: the one of the package that suits the voxel size.
     settings
         Clusters and novelty.
     run
@@ -54,12 +54,12 @@ def discover_structures(
     return made
 
 
-def clusters_stage(placed: Path, model: Path, settings: DiscoverSettings, run: Run) -> RunFolder:
+def clusters_stage(placed: Path, model: Path | None, settings: DiscoverSettings, run: Run) -> RunFolder:
     """Cluster particles by their embeddings and measure their novelty."""
-    folder_of_model = find_model_folder(model)
+    found, files = open_subtomograms(placed)
+    folder_of_model = model_for(found, model)
     network, card = load_model(folder_of_model)
     known = Known.load(folder_of_model)
-    found, files = open_subtomograms(placed)
     files += [folder_of_model / CARD, folder_of_model / KNOWN]
     with run_folder(
         run.output, "discover", settings, inputs=files, seed=settings.seed, overwrite=run.overwrite

@@ -31,10 +31,12 @@ from tomotif.core import (
 )
 from tomotif.engine.model_folder import CARD, find_model_folder, read_card
 from tomotif.engine.predict import discard_shards
+from tomotif.engine.pretrained import shipped_model_for
 from tomotif.io.files import read_json, replacing, write_json
 from tomotif.io.mrc import check_values, open_volume, write_volume
 from tomotif.io.run_folder import RECORD, RunFolder, run_folder
 from tomotif.io.stack import (
+    DENSITY_NAME,
     STACK_NAME,
     TABLE_NAME,
     StackRows,
@@ -199,14 +201,19 @@ class TrainingSetSettings(SubtomogramSettings):
 def training_set_stage(
     structures: Sequence[Structure], settings: SubtomogramSettings, run: Run, *, seed: int = 0
 ) -> RunFolder:
-    """Simulate single subtomograms of known class: a stack with its table, as an extraction leaves them."""
+    """Simulate single subtomograms of known class: a stack with its table, as an extraction leaves them.
+
+    Beside it lies ``density.mrcs``, the particle of every box alone, which training draws as a second task.
+    """
     identity = {**settings.model_dump(mode="json"), "structures": [s.name for s in structures]}
     with run_folder(run.output, "simulate", identity, seed=seed, overwrite=run.overwrite) as folder:
         if folder.finished:
             return folder
         total = settings.count * len(structures) + settings.background
-        with create_stack(folder / STACK_NAME, total, settings.box_px, settings.voxel_size) as stack:
-            made = simulate_subtomograms(structures, settings, np.random.default_rng(seed), stack=stack)
+        grid = (total, settings.box_px, settings.voxel_size)
+        with create_stack(folder / DENSITY_NAME, *grid) as density, create_stack(folder / STACK_NAME, *grid) as stack:
+            rng = np.random.default_rng(seed)
+            made = simulate_subtomograms(structures, settings, rng, stack=stack, density=density)
         write_subtomogram_table(
             folder / TABLE_NAME,
             made.particles,
@@ -305,11 +312,17 @@ def common_missing_wedge(tomograms: Sequence[Tomogram]) -> MissingWedge:
     return first
 
 
-def classify_stage(subtomograms: Path, model: Path, settings: ClassifySettings, run: Run) -> RunFolder:
-    """Name the structure in every subtomogram of an extraction."""
-    model = find_model_folder(model)
+def model_for(subtomograms: Subtomograms, model: Path | None) -> Path:
+    """The model folder that is given, or the one of the package that suits the voxel size; the boxes must fit it."""
+    folder = shipped_model_for(subtomograms) if model is None else find_model_folder(model)
+    read_card(folder).check_fits(subtomograms)
+    return folder
+
+
+def classify_stage(subtomograms: Path, model: Path | None, settings: ClassifySettings, run: Run) -> RunFolder:
+    """Name the structure in every subtomogram of an extraction, by a shipped model when none is given."""
     found, files = open_subtomograms(subtomograms)
-    read_card(model).check_fits(found)
+    model = model_for(found, model)
     files.append(model / CARD)
     with run_folder(run.output, "classify", settings, inputs=files, overwrite=run.overwrite) as folder:
         if folder.finished:
@@ -322,11 +335,10 @@ def classify_stage(subtomograms: Path, model: Path, settings: ClassifySettings, 
     return folder
 
 
-def features_stage(subtomograms: Path, model: Path, settings: FeatureSettings, run: Run) -> RunFolder:
-    """Project the subtomograms of an extraction into the feature space of a classifier."""
-    model = find_model_folder(model)
+def features_stage(subtomograms: Path, model: Path | None, settings: FeatureSettings, run: Run) -> RunFolder:
+    """Project the subtomograms of an extraction into the feature space of a classifier, a shipped one when None."""
     found, files = open_subtomograms(subtomograms)
-    read_card(model).check_fits(found)
+    model = model_for(found, model)
     files.append(model / CARD)
     with run_folder(run.output, "features", settings, inputs=files, overwrite=run.overwrite) as folder:
         if folder.finished:
@@ -576,13 +588,25 @@ def score_stage(picks: Path, truth: Path, settings: ScoreSettings, run: Run, *, 
     return folder
 
 
+def density_of(found: Subtomograms, path: Path) -> StackRows | None:
+    """The particle of every box alone, when a simulation left that beside the boxes."""
+    if not path.exists():
+        return None
+    stack, _ = open_stack(path)
+    return StackRows(stack, found.particles["stack_index"].to_numpy(np.int64))
+
+
 def train_stage(subtomograms: Path, settings: ClassifierSettings, run: Run) -> RunFolder:
     """Train a classifier on a stack whose table names classes."""
     found, files = open_subtomograms(subtomograms)
+    beside = files[1].with_name(DENSITY_NAME)
+    files += [beside] if beside.exists() else []
     with run_folder(run.output, "train", settings, inputs=files, seed=settings.seed, overwrite=run.overwrite) as folder:
         if folder.finished:
             return folder
-        card = train_classifier(found, settings, folder.path, progress=run.bar is not silent)
+        card = train_classifier(
+            found, settings, folder.path, density=density_of(found, beside), progress=run.bar is not silent
+        )
         folder.record(
             architecture=card.architecture, classes=list(card.classes), validation_accuracy=card.validation_accuracy
         )

@@ -93,7 +93,7 @@ def pad_to(image: NDArray[np.floating], edge: int) -> NDArray[np.floating]:
 
 
 def average_section(section: Section, classes: Palette, brief: bool) -> None:
-    """Class averages with their resolution."""
+    """Class averages with their resolution; only how fine they are, when a discovery on the page shows them."""
     section.title = "Class averages"
     entries = [mapping(entry) for entry in as_list(section.attempt(read_json, section.run / "averages.json"))]
     shown = [section.attempt(class_average, section.run, entry, classes) for entry in entries]
@@ -104,6 +104,9 @@ def average_section(section: Section, classes: Palette, brief: bool) -> None:
     section.lead = f"{counted(len(averages), 'class average')}, weighted by what each particle's tilt range measured."
     section.lead += f" Poses: {'; '.join(poses)}." if poses else ""
     describe_averages(section, averages, f" (poses {'; '.join(poses)})" if poses else "")
+    if brief:
+        section.lead += " They are shown on the cards of the clusters."
+        return
     section.add(
         "averages",
         "Averages and their resolution",

@@ -66,7 +66,9 @@ class Section:
         try:
             return make(*arguments)
         except (ValueError, OSError) as error:  # a TomotifError is a ValueError; so is a word where a number belongs
-            self.notes.append(" ".join(str(error).split()))
+            told = " ".join(str(error).split())
+            if told not in self.notes:
+                self.notes.append(told)
             return None
 
 

@@ -8,11 +8,15 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK = "#010203"  # stands for the page's own text colour, so that charts follow the dark mode
 
@@ -171,18 +175,9 @@ def line_chart(
     filled
         Fill the area under the curves.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    style: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "font.size": 9.0,
-        "font.sans-serif": ["DejaVu Sans"],
-    }
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=size, layout="constrained")
+    def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for curve in curves:
             x, y = np.asarray(curve.x, float), np.asarray(curve.y, float)
@@ -207,18 +202,51 @@ def line_chart(
         axes.yaxis.set_major_locator(MaxNLocator(5))
         if x_text is not None:
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: x_text(value)))
-        axes.set_xlabel(x_label, color=INK)
-        axes.set_ylabel(y_label, color=INK)
-        axes.grid(color=INK, alpha=0.12, linewidth=0.8)
-        axes.tick_params(colors=INK, length=0)
-        for side, spine in axes.spines.items():
-            spine.set_visible(side == "bottom")
-            spine.set_color(INK)
+        quiet_axes(axes, x_label, y_label)
         if len(curves) > 1:
             axes.legend(frameon=False, labelcolor=INK, handlelength=1.6)
+
+    return drawn(draw, name=name, size=size)
+
+
+def drawn(draw: Callable[[Figure], None], *, name: str, size: tuple[float, float]) -> str:
+    """What is drawn on a figure, as SVG that takes the text colour and the font of the page around it.
+
+    Parameters
+    ----------
+    draw
+        Draws on the figure.
+    name
+        What the chart is, as of :func:`line_chart`.
+    size
+        Width and height in inches of 72 px.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    style: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "font.size": 9.0,
+        "font.sans-serif": ["DejaVu Sans"],
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True)
     return inline_svg(buffer.getvalue(), name)
+
+
+def quiet_axes(axes: Axes, x_label: str, y_label: str) -> None:
+    """Labels in the page's colour, a faint grid, and a line at the bottom only."""
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylabel(y_label, color=INK)
+    axes.grid(color=INK, alpha=0.12, linewidth=0.8)
+    axes.tick_params(colors=INK, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(INK)
 
 
 def inline_svg(document: str, name: str) -> str:

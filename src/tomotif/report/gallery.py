@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomotif.report.figures import central_slices, png, side_by_side, smooth, stretch
+from tomotif.report.figures import bin_by_mean, central_slices, png, side_by_side, smooth, stretch
 from tomotif.report.palette import Style
 
 LONG, SHORT = (7, 3), (3, 2)  # members shown: the best ones, and some spread over the others
@@ -62,9 +62,31 @@ def mean_box(stack: NDArray[np.floating], rows: NDArray[np.integer]) -> NDArray[
 
 def box_picture(box: NDArray[np.floating], *, sigma_px: float = LOW_PASS_PX, thickness: int = THICKNESS) -> str:
     """Central xy slice of a box above its central xz slice, as one grey PNG with common contrast."""
-    images = [smooth(image, sigma_px) for image in central_slices(box, thickness=thickness)]
-    grey = stretch(np.stack(images), 1, 99.7)
-    return png(side_by_side(list(grey), down=True))
+    return png(box_image(box, sigma_px=sigma_px, thickness=thickness))
+
+
+def box_image(
+    box: NDArray[np.floating], *, sigma_px: float = LOW_PASS_PX, thickness: int = THICKNESS, factor: int = 1
+) -> NDArray[np.uint8]:
+    """Pixels of :func:`box_picture`.
+
+    Parameters
+    ----------
+    box
+        Densities zyx, shape (D, D, D).
+    sigma_px
+        Standard deviation of the low-pass in voxels.
+    thickness
+        Slices averaged.
+    factor
+        Voxels a pixel along each edge.
+
+    Returns
+    -------
+    NDArray[uint8], shape (2 * (D // factor) + 1, D // factor)
+    """
+    images = [bin_by_mean(smooth(image, sigma_px), factor) for image in central_slices(box, thickness=thickness)]
+    return side_by_side(list(stretch(np.stack(images), 1, 99.7)), down=True)
 
 
 def group_gallery(

@@ -14,7 +14,7 @@ from tomotif.core import InputError
 from tomotif.io.files import replacing
 from tomotif.io.run_folder import as_output_error
 from tomotif.report.blocks import Bar, Block, Section
-from tomotif.report.chapters import chapters_of
+from tomotif.report.chapters import chapters_of, lies_in
 from tomotif.report.palette import Palette
 from tomotif.report.runs import Run, mapping, read_runs
 from tomotif.report.sections import build_section, class_names, class_titles, value_text
@@ -22,8 +22,9 @@ from tomotif.report.slices import SliceView
 
 TITLE = "What was found in the tomograms"
 HEAD_PICTURES, TILES = 2, 6
-NAMED = ("classify", "cluster")  # commands that know more of particles than picking does
-WRAPPERS = ("demo", "run", "discover", "mine")  # pipelines: their time is that of the runs inside them
+NAMED = ("classify", "cluster", "discover")  # commands that know more of particles than picking does
+READER = {"classify": "score", "features": "discover"}  # commands that tell more of the same particles
+WRAPPERS = ("demo", "run", "mine")  # pipelines: their time is that of the runs inside them
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,8 @@ def render(runs: Sequence[Run], title: str) -> str:
     )
     names, now = class_names(runs), datetime.now(UTC)
     classes = Palette.of(names, class_titles(names))
-    named = any(run.command in NAMED for run in runs)
     shown = [run for run in runs if run.command not in (*WRAPPERS, "report")]
-    sections = [build_section(run, classes, brief=named and run.command not in NAMED) for run in shown]
+    sections = [build_section(run, classes, brief=told_elsewhere(run, shown)) for run in shown]
     parts = chapters(sections)
     return environment.get_template("page.html").render(
         title=title,
@@ -109,6 +109,25 @@ def render(runs: Sequence[Run], title: str) -> str:
         runs=[run_facts(run) for run in runs],
         versions=versions(runs),
     )
+
+
+def told_elsewhere(run: Run, runs: Sequence[Run]) -> bool:
+    """Whether another run on the page shows the same particles with more known of them."""
+    if run.command == "average":  # a discovery's averages lie beside its clusters, whose cards show them
+        return any(
+            other.command == "discover"
+            and other.folder.parent.resolve() == run.folder.parent.resolve()
+            and reads(run, other)
+            for other in runs
+        )
+    if run.command in READER:
+        return any(other.command == READER[run.command] and reads(other, run) for other in runs)
+    return run.command not in NAMED and any(other.command in NAMED for other in runs)
+
+
+def reads(run: Run, other: Run) -> bool:
+    """Whether a run has files of another one among its inputs."""
+    return any(lies_in(item.get("path"), other) for item in run.inputs)
 
 
 def chapters(sections: Sequence[Section]) -> list[Chapter]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 COLOURS = ("#E69F00", "#56B4E9", "#00A878", "#CC79A7", "#F0E442", "#E0600F", "#3D7FF0")
 NEUTRAL = "#9AA3AD"
 DASHES = ("", "5 3", "1.5 3")
-CLUSTER = re.compile(r"cluster_\d+")  # clusters have no names of their own
+CLUSTER = re.compile(r"cluster_?(\d+)")  # clusters have no names of their own
 BACKGROUND_NAMES = frozenset({"", "none", "background", "unknown", "noise", "other", "decoy", "false"})
 
 
@@ -41,7 +41,8 @@ class Style:
     @property
     def word(self) -> str:
         """The name in a sentence."""
-        return self.title or (self.name.replace("_", " ") if CLUSTER.fullmatch(self.name) else self.name or "other")
+        cluster = CLUSTER.fullmatch(self.name)
+        return self.title or (f"cluster {cluster[1]}" if cluster else self.name or "other")
 
     @property
     def label(self) -> str:

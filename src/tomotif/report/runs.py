@@ -153,11 +153,39 @@ def input_folder(run: Run, holding: str) -> Path | None:
         Name of the file looked for, such as ``"subtomograms.mrcs"``.
     """
     for item in run.inputs:
-        path = Path(str(item.get("path", "")))
-        for place in (path, path.parent, run.folder.parent / path.name, run.folder.parent / path.parent.name):
+        for place in places(run, Path(str(item.get("path", "")))):
             if (place / holding).is_file():
                 return place
     return run.folder if (run / holding).is_file() else None
+
+
+def places(run: Run, path: Path) -> Iterator[Path]:
+    """Folders that a recorded input may be or lie in: as it was given, or near a run folder that was moved."""
+    yield from (path, path.parent)
+    for near in (run.folder.parent, run.folder.parent.parent):
+        yield from (near / path.name, near / path.parent.name)
+
+
+def source_of(run: Run) -> Run | None:
+    """The run whose particle table a run started from, None when no run's table is among its inputs."""
+    for item in run.inputs:
+        path = Path(str(item.get("path", "")))
+        if path.name != PARTICLES and path.suffix:
+            continue
+        for place in places(run, path):
+            whole = (place / PARTICLES).is_file() and (place / RECORD).is_file()
+            if whole and place.resolve() != run.folder.resolve():
+                return read_run(place, place.name)
+    return None
+
+
+def origins(run: Run) -> list[Run]:
+    """The run and those that its table was made from, the newest first."""
+    chain, folders = [run], {run.folder.resolve()}
+    while (source := source_of(chain[-1])) is not None and source.folder.resolve() not in folders:
+        chain.append(source)
+        folders.add(source.folder.resolve())
+    return chain
 
 
 def wrote_simulation(path: Path | None) -> bool:

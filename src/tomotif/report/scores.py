@@ -1,4 +1,4 @@
-"""The section of a score: tables with intervals, the random baseline, the confusion matrix."""
+"""The section of a score: tables with intervals, the random baseline, the confusion matrix, reliability."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 from tomotif.io.files import read_json
 from tomotif.report.blocks import Section, as_list, as_number
+from tomotif.report.calibration import add_scored_answers
+from tomotif.report.confusion import SPECIAL, confusion_matrix
 from tomotif.report.palette import Palette, Style
 from tomotif.report.runs import mapping
 
 RATES = ("precision", "recall", "f1", "f_beta")
-SPECIAL = {"false": "no particle there", "missed": "not picked", "unclassified": "picked"}
 
 
 @dataclass(frozen=True)
@@ -39,23 +40,6 @@ class ScoreTable:
     columns: list[str]
     rows: list[ScoreRow]
     footer: list[ScoreRow]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of the confusion matrix."""
-
-    count: int
-    fraction: float
-    agrees: bool
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """The confusion matrix: names of the columns, rows with their name, style and cells."""
-
-    columns: list[tuple[str, Style | None]]
-    rows: list[tuple[str, Style | None, list[Cell]]]
 
 
 def fraction_text(value: Any, interval: Any = None) -> Value:
@@ -136,25 +120,6 @@ def f_beta_label(score: dict[str, Any]) -> str:
     return "Fβ" if beta is None else f"F{beta:g}"
 
 
-def confusion_matrix(score: dict[str, Any], classes: Palette) -> Confusion | None:
-    """The confusion matrix with fractions of each row's sum, None when it is missing or its shape is wrong."""
-    table = mapping(score.get("confusion"))
-    true, predicted = ([str(name) for name in as_list(table.get(key))] for key in ("true", "predicted"))
-    counts = [[int(as_number(n) or 0) for n in as_list(row)] for row in as_list(table.get("counts"))]
-    if not true or len(counts) != len(true) or any(len(row) != len(predicted) for row in counts):
-        return None
-
-    def named(name: str) -> tuple[str, Style | None]:
-        return (SPECIAL[name], None) if name in SPECIAL else (classes[name].label, classes[name])
-
-    rows = []
-    for name, row in zip(true, counts, strict=True):
-        whole = max(sum(row), 1)
-        cells = [Cell(n, n / whole, name == other) for n, other in zip(row, predicted, strict=True)]
-        rows.append((*named(name), cells))
-    return Confusion([named(name) for name in predicted], rows)
-
-
 def score_section(section: Section, classes: Palette, brief: bool) -> None:
     """Score tables and the confusion matrix."""
     section.title = "Scores against the truth"
@@ -184,7 +149,9 @@ def score_section(section: Section, classes: Palette, brief: bool) -> None:
     if as_list(score.get("classes")):
         section.add("scores", title, class_score_table(score, classes), caption)
     caption = "Rows: what is there. Columns: what it was called. Counts, and their fraction of the row."
-    section.add("confusion", "Confusion matrix", confusion_matrix(score, classes), caption)
+    section.add("confusion", "Confusion matrix", confusion_matrix(mapping(score.get("confusion")), classes), caption)
+    if naming:
+        add_scored_answers(section)
 
 
 def add_finding(section: Section, score: dict[str, Any]) -> None:

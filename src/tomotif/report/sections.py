@@ -11,25 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomotif.core import InputError, Particles
+from tomotif.core import InputError
 from tomotif.io.files import read_json
 from tomotif.io.stack import STACK_NAME, open_stack
-from tomotif.io.star import read_tomograms
 from tomotif.report.averages import average_section
 from tomotif.report.blocks import Section, as_list, count_bars, counted, first_column, listed, numbers, texts
+from tomotif.report.calibration import add_answers, add_held_out
+from tomotif.report.discoveries import discover_section, features_section
 from tomotif.report.figures import Curve, line_chart
-from tomotif.report.gallery import LONG, SHORT, Group, group_gallery
+from tomotif.report.gallery import SHORT
 from tomotif.report.palette import BACKGROUND_NAMES, Palette, natural
-from tomotif.report.runs import PARTICLES, TOMOGRAMS, Run, input_folder, mapping, wrote_simulation
+from tomotif.report.parts import add_slices, by_size, galleries, gallery_caption, has_column
+from tomotif.report.runs import PARTICLES, Run, mapping
 from tomotif.report.scores import score_class_names, score_section
-from tomotif.report.slices import Colouring, SliceView, of_tomograms, slice_view, take_colouring
+from tomotif.report.slices import Colouring
+from tomotif.report.truth import true_classes
 
-TOMOGRAMS_SHOWN, GROUPS_SHOWN = 2, 24
 TRAINING, VALIDATION = "#0E8A8A", "#D55E00"
-PICTURE = (
-    "Each picture: central xy slice (above; x right, y down) and central xz slice (below; x right, z down); dense "
-    "matter is bright. Members are three slices averaged and low-passed by one voxel; means are one slice."
-)
 BY_SHAPE = "proposed by its shape alone: no template and no label decided it, and nobody has confirmed it"
 
 
@@ -58,7 +56,8 @@ def class_names(runs: Sequence[Run]) -> list[str]:
     """Every name of a class or group that the runs' files mention; damaged files are passed over."""
     names: set[str] = set()
     for run in runs:
-        names |= Section(run).attempt(names_in, run) or set()
+        for found in (names_in, true_names_in):
+            names |= Section(run).attempt(found, run) or set()
     return sorted(names, key=natural)
 
 
@@ -89,101 +88,13 @@ def names_in(run: Run) -> set[str]:
     return names
 
 
-# ---- parts that several commands share ------------------------------------------------------------------------------
+def true_names_in(run: Run) -> set[str]:
+    """Classes that a run's particles really have."""
+    found = true_classes(run) if run.command in ("classify", "features", "discover") else None
+    return set() if found is None else set(found.names)
 
 
-def slice_views(run: Run, colouring: Colouring, count: int) -> list[SliceView]:
-    """Slices of the tomograms of a run that hold the most particles.
-
-    Raises
-    ------
-    InputError
-        When the run names no tomograms, or they cannot be read.
-    """
-    if not (run / TOMOGRAMS).is_file():
-        raise InputError(f"no {TOMOGRAMS} in {run.name}: slices are not shown")
-    shown = of_tomograms(read_tomograms(run / TOMOGRAMS, check=False), run.particles)[:TOMOGRAMS_SHOWN]
-    return [
-        slice_view(
-            tomogram,
-            run.particles.take(rows),
-            take_colouring(colouring, rows),
-            count=count,
-            simulated=wrote_simulation(tomogram.path),
-        )
-        for tomogram, rows in shown
-    ]
-
-
-def add_slices(section: Section, colouring: Colouring, count: int, title: str, caption: str = "") -> str:
-    """Slices of a run's tomograms as blocks; gives the words for where the particles lie."""
-    views = section.attempt(slice_views, section.run, colouring, count) or []
-    for view in views:
-        section.add("view", title, view, caption)
-    names = sorted(set(section.run.particles.tomogram))
-    if len(names) > TOMOGRAMS_SHOWN:
-        section.notes.append(
-            f"{len(names)} tomograms hold particles; slices of the {TOMOGRAMS_SHOWN} with the most are shown."
-        )
-    kind = "simulated tomogram" if views and all(view.simulated for view in views) else "tomogram"
-    names = names or [view.tomogram for view in views]
-    return f"the {kind} {names[0]}" if len(names) == 1 else counted(len(names), kind)
-
-
-def galleries(
-    run: Run,
-    names: NDArray[np.object_],
-    palette: Palette,
-    order: str | None,
-    shown: tuple[int, int] = LONG,
-) -> list[Group]:
-    """A gallery for each name of the palette, from the stack of the extraction that the run read.
-
-    Raises
-    ------
-    InputError
-        When the stack cannot be found or read, or is another one.
-    """
-    place = input_folder(run, STACK_NAME)
-    if place is None:
-        raise InputError(
-            f"the stack {STACK_NAME} that {run.name} read was not found; pictures of single particles are not shown"
-        )
-    stack, _ = open_stack(place / STACK_NAME)
-    index = numbers(run.particles, "stack_index")
-    rows = np.arange(len(run.particles)) if index is None else index.astype(np.int64)
-    if len(rows) and rows.max() >= len(stack):
-        raise InputError(
-            f"{place / STACK_NAME} holds {len(stack)} boxes, but {run.name} names box {rows.max()}: it is another one"
-        )
-    value = numbers(run.particles, order)
-    members = {name: np.flatnonzero(names == name) for name in palette.styles}
-    return [
-        group_gallery(
-            palette[name],
-            stack,
-            rows[mine],
-            None if value is None else value[mine],
-            order_label=order or "",
-            shown=shown,
-        )
-        for name, mine in list(members.items())[:GROUPS_SHOWN]
-        if len(mine)
-    ]
-
-
-def gallery_caption(order: str | None, shown: tuple[int, int] = LONG) -> str:
-    """What a gallery's pictures are."""
-    best, spread = shown
-    first = f"{best} members with the highest {order}" if order else f"{best} first members"
-    return f"Members and means are not aligned. The mean, {first}, then {spread} spread over the rest. {PICTURE}"
-
-
-def by_size(names: NDArray[np.object_], palette: Palette) -> Palette:
-    """The styles of the names that occur, the most frequent first, those that mean "nothing" last."""
-    sizes = {name: int((names == name).sum()) for name in palette.styles}
-    order = sorted(palette.styles, key=lambda name: (name.lower() in BACKGROUND_NAMES, -sizes[name]))
-    return Palette({name: palette[name] for name in order if sizes[name]})
+# ---- one function a command -----------------------------------------------------------------------------------------
 
 
 def histogram(values: NDArray[np.floating], name: str, label: str) -> str:
@@ -195,9 +106,6 @@ def histogram(values: NDArray[np.floating], name: str, label: str) -> str:
     return line_chart(
         [outline], name=name, x_label=label, y_label="particles", size=(7.2, 1.8), y_range=limits, filled=True
     )
-
-
-# ---- one function a command -----------------------------------------------------------------------------------------
 
 
 def simulate_section(section: Section, classes: Palette, brief: bool) -> None:
@@ -271,7 +179,7 @@ def stack_facts(run: Run) -> dict[str, str]:
 
 
 def train_section(section: Section, classes: Palette, brief: bool) -> None:
-    """Learning curves and the network's card."""
+    """Learning curves, the network's card, and what it says of the particles that it did not learn from."""
     section.title = "Training"
     card = mapping(section.attempt(read_json, section.run / "model" / "model.json"))
     if card:
@@ -292,6 +200,8 @@ def train_section(section: Section, classes: Palette, brief: bool) -> None:
         )
     history = section.attempt(read_history, section.run / "history.csv")
     section.add("charts", "Learning curves", history_charts(history, section.run.name) if history else [])
+    if card:
+        add_held_out(section, classes)
 
 
 def value_text(value: object) -> str:
@@ -354,7 +264,7 @@ def history_curve(column: str, epoch: list[float], values: list[float]) -> Curve
 
 
 def classify_section(section: Section, classes: Palette, brief: bool) -> None:
-    """Classes over the slices, their sizes and galleries."""
+    """Classes over the slices, their sizes and galleries; how right they are, unless a score on the page tells that."""
     section.title = "Classified particles"
     particles = section.attempt(lambda: section.run.particles)
     if particles is None or not has_column(section, particles, "class"):
@@ -367,13 +277,8 @@ def classify_section(section: Section, classes: Palette, brief: bool) -> None:
     shown = section.attempt(galleries, section.run, names, by_size(names, classes), order)
     section.add("gallery", "What each class looks like", shown, gallery_caption(order))
     describe_classes(section, names, classes, quiet, where)
-
-
-def has_column(section: Section, particles: Particles, column: str) -> bool:
-    """Whether a table has a column; its absence is noted."""
-    if column not in particles:
-        section.notes.append(f"the particle table of {section.run.name} has no column {column!r}")
-    return column in particles
+    if not brief:
+        add_answers(section, classes)
 
 
 def describe_classes(
@@ -442,6 +347,8 @@ BUILDERS: dict[str, Callable[[Section, Palette, bool], None]] = {
     "train": train_section,
     "classify": classify_section,
     "cluster": cluster_section,
+    "features": features_section,
+    "discover": discover_section,
     "average": average_section,
     "score": score_section,
 }

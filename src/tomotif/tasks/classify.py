@@ -26,6 +26,7 @@ from tomotif.data.splits import split_by_tomogram
 from tomotif.engine.model_folder import Known, ModelCard, last_layer, read_card, save_model
 from tomotif.engine.predict import NO_FLIPS, Layer, Runtime, predict_stack
 from tomotif.engine.train import Objective, TrainSettings, fit
+from tomotif.io.stack import StackRows
 from tomotif.models import build_model
 from tomotif.models.density_head import DensityHead
 from tomotif.ops.calibration import fit_temperature, softmax
@@ -132,7 +133,7 @@ def train_classifier(
     folder: Path,
     *,
     noise: FreshNoise | None = None,
-    density: NDArray[np.floating] | None = None,
+    density: NDArray[np.floating] | StackRows | None = None,
     progress: bool = True,
 ) -> ModelCard:
     """Train a network on subtomograms whose particles name their class.

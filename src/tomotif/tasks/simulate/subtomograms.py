@@ -41,6 +41,7 @@ def simulate_subtomograms(
     *,
     name: str = "simulated",
     stack: NDArray[np.float16] | None = None,
+    density: NDArray[np.float16] | None = None,
 ) -> Subtomograms:
     """Subtomograms of single particles, fast: CTF, wedge and noise are applied to each box in Fourier space.
 
@@ -60,6 +61,9 @@ def simulate_subtomograms(
         Tomogram name of all the boxes.
     stack
         Array to fill, shape (n, box_px, box_px, box_px) with n = count · structures + background; made when None.
+    density
+        Array like it to fill with the density (electrons/Å³) of each box's particle alone, in the same place and pose:
+        no neighbours, CTF, wedge or noise.
 
     Returns
     -------
@@ -77,8 +81,9 @@ def simulate_subtomograms(
 
     check_names(structures)
     total, box = settings.count * len(structures) + settings.background, settings.box_px
-    if stack is not None and stack.shape != (total, box, box, box):
-        raise InputError(f"expected a stack of shape {(total, box, box, box)} to fill, got {stack.shape}")
+    for given in (stack, density):
+        if given is not None and given.shape != (total, box, box, box):
+            raise InputError(f"expected a stack of shape {(total, box, box, box)} to fill, got {given.shape}")
     boxes = np.empty((total, box, box, box), dtype=np.float16) if stack is None else stack
 
     noise = np.array([row.noise_deviation for row in noise_levels(structures, settings)])
@@ -89,7 +94,10 @@ def simulate_subtomograms(
     image = _imager(scene, templates(structures, settings), settings, noise)
 
     def fill(rows: NDArray[np.int64], seed: int) -> None:
-        values = image(rows, np.random.default_rng(seed)).numpy()
+        imaged, alone = image(rows, np.random.default_rng(seed))
+        values = imaged.numpy()
+        if density is not None:
+            density[rows[0] : rows[-1] + 1] = alone.half().numpy()
         mean, deviation = values.mean(axis=(1, 2, 3)), values.std(axis=(1, 2, 3))
         moments[rows] = np.stack([mean, deviation], axis=1)
         values -= mean[:, None, None, None]
@@ -133,8 +141,8 @@ def _draw_scene(structures: Sequence[Structure], settings: SubtomogramSettings, 
 
 def _imager(
     scene: _Scene, ready: Sequence[Template], settings: SubtomogramSettings, noise: NDArray[np.float64]
-) -> Callable[[NDArray[np.int64], np.random.Generator], Tensor]:
-    """What makes the noisy boxes of some consecutive rows of the scene."""
+) -> Callable[[NDArray[np.int64], np.random.Generator], tuple[Tensor, Tensor]]:
+    """What makes the noisy boxes of some consecutive rows of the scene, and the densities of their particles alone."""
     import torch
 
     box = settings.box_px
@@ -143,20 +151,21 @@ def _imager(
     filtering = torch.from_numpy(noise_transfer((box, box, box), settings))
     around = scene.neighbours
 
-    def image(rows: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+    def image(rows: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         boxes = torch.zeros(len(rows), work, work, work)
         offsets = scene.offsets[rows] / settings.voxel_size
         render(ready, scene.which[rows], scene.rotations[rows], offsets, rows - rows[0], boxes)
+        alone = middle(boxes, box).clone()
         near = np.flatnonzero((around.owner >= rows[0]) & (around.owner <= rows[-1]))
         if len(near):
             offsets, owner = around.offsets[near] / settings.voxel_size, around.owner[near] - rows[0]
             render(ready, around.which[near], around.rotations[near], offsets, owner, boxes)
         seen = middle(optics.image(boxes, scene.defocus_um[rows]), box)
         if settings.snr is None:
-            return seen.contiguous()
+            return seen.contiguous(), alone
         white = torch.from_numpy(rng.standard_normal(seen.shape, dtype=np.float32))
         level = torch.from_numpy(noise[rows].astype(np.float32))[:, None, None, None]
         spectrum = torch.fft.rfftn(white, dim=(1, 2, 3)).mul_(filtering).mul_(level)
-        return torch.fft.irfftn(spectrum, s=(box, box, box), dim=(1, 2, 3)).add_(seen)
+        return torch.fft.irfftn(spectrum, s=(box, box, box), dim=(1, 2, 3)).add_(seen), alone
 
     return image
