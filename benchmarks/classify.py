@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -35,13 +36,14 @@ from sklearn.svm import SVC
 from benchmarks import classify_data as data
 from benchmarks import harness
 from tomotif import models
-from tomotif.core import Subtomograms
-from tomotif.data.augment import wedge_safe_flips
+from tomotif.core import MissingWedge, Subtomograms
+from tomotif.data.augment import Flip, wedge_safe_flips
 from tomotif.data.noise import FreshNoise
 from tomotif.data.splits import split_by_tomogram
 from tomotif.engine.model_folder import ModelCard
 from tomotif.engine.predict import NO_FLIPS, Layer, openvino_predictor, predict_boxes
 from tomotif.io.files import read_json, write_json
+from tomotif.models import registry
 from tomotif.ops import rotation_invariant
 from tomotif.ops.calibration import expected_calibration_error, fit_temperature, softmax
 from tomotif.ops.rotation_invariant import shell_power
@@ -91,19 +93,25 @@ class Method:
     learning_rates: tuple[float, ...] = (5e-4, 2e-3)
 
 
+OUR_RECIPE = Method("B", "motif3d_rif", fresh_noise=True, density=True, turns=True)
 METHODS = {
     "rif_svm": Method("A", "rif_svm"),
     "motif3d": Method("A", "motif3d"),
+    "motif3d_rif": Method("A", "motif3d_rif"),
     "inception3d": Method("A", "inception3d", passes=2, share=0.35),
     "rb3d_gap": Method("A", "rb3d_gap", passes=2, share=0.3),
     "cb3d_gap": Method("A", "cb3d_gap", passes=2, share=0.6),
     "dsrf3d": Method("A", "dsrf3d", passes=1, share=0.5),
     "dsrf3d_v2": Method("A", "dsrf3d_v2", passes=1, share=0.4),
-    "motif3d_ours": Method("B", "motif3d", fresh_noise=True, density=True, turns=True),
+    "ours": OUR_RECIPE,
+    "ours_fast": replace(OUR_RECIPE, model="motif3d_fast"),
+    "ours_without_invariants": replace(OUR_RECIPE, model="motif3d"),
+    "ours_without_density": replace(OUR_RECIPE, density=False),
+    "ours_without_fresh_noise": replace(OUR_RECIPE, fresh_noise=False),
 }
 PUBLISHED = ("inception3d", "dsrf3d", "dsrf3d_v2", "rb3d_gap", "cb3d_gap")
-OURS = "motif3d_ours"
-QUICK_METHODS = ("rif_svm", "motif3d", "rb3d_gap", "motif3d_ours")
+OURS = "ours"
+QUICK_METHODS = ("rif_svm", "motif3d_rif", "rb3d_gap", "ours")
 """Of the quick run."""
 
 
@@ -136,11 +144,14 @@ class Trained:
         Of boxes: where it places them.
     facts
         How it was trained.
+    single
+        Logits as well, of one view of each box, where ``logits`` averages over turns.
     """
 
     logits: OfBoxes
     features: OfBoxes
     facts: dict[str, Any]
+    single: OfBoxes | None = None
 
 
 def kept_at(key: str, seed: int, size: data.Size) -> Path:
@@ -150,21 +161,25 @@ def kept_at(key: str, seed: int, size: data.Size) -> Path:
 
 def trained(key: str, seed: int, size: data.Size) -> Trained:
     """A method of the study, trained now or found where this machine keeps it."""
-    method, boxes = METHODS[key], training_boxes(size)
+    method = METHODS[key]
     if method.model == "rif_svm":
-        return train_svm(boxes, seed)
+        return train_svm(training_boxes(size), seed)
     folder = kept_at(key, seed, size)
     facts_path = folder / "facts.json"
     if not facts_path.exists():
-        write_json(facts_path, train(method, boxes, seed, folder))
+        write_json(facts_path, train(method, training_boxes(size), seed, folder))
     facts = read_json(facts_path)
-    turns = wedge_safe_flips(boxes.noise_free().missing_wedge) if method.turns else NO_FLIPS
 
-    def through(layer: Layer, scale: float) -> OfBoxes:
+    def through(layer: Layer, scale: float, turns: Sequence[Flip]) -> OfBoxes:
         predict = openvino_predictor(folder / "chosen" / "model", 32, layer)
         return lambda stack: predict_boxes(predict, stack, 32, turns) * np.float32(scale)
 
-    return Trained(through("logits", 1 / facts["temperature"]), through("embedding", 1.0), facts)
+    single = through("logits", 1 / facts["temperature"], NO_FLIPS)
+    if not method.turns:
+        return Trained(single, through("embedding", 1.0, NO_FLIPS), facts)
+    turns = wedge_safe_flips(MissingWedge(-data.TILTS[0], data.TILTS[0]))  # the same for all symmetric tilt ranges
+    logits = through("logits", 1 / facts["temperature"], turns)
+    return Trained(logits, through("embedding", 1.0, turns), facts, single)
 
 
 def train(method: Method, boxes: data.Boxes, seed: int, folder: Path) -> dict[str, Any]:
@@ -291,7 +306,12 @@ def one(key: str, seed: int, size: data.Size) -> dict[str, Any]:
     conditions = []
     for tilt in data.TILTS:
         boxes = data.boxes_of(tilt, size, "test")
-        conditions += [{"snr": snr, "tilt": tilt, **scored(method.logits, boxes.at(snr))} for snr in data.SNRS]
+        for snr in data.SNRS:
+            noisy = boxes.at(snr)
+            condition = {"snr": snr, "tilt": tilt, **scored(method.logits, noisy)}
+            if method.single is not None:
+                condition["accuracy_single"] = scored(method.single, noisy)["accuracy"]
+            conditions.append(condition)
     return {
         "method": key,
         "seed": seed,
@@ -309,9 +329,18 @@ def digest(method: Method, size: data.Size) -> str:
     if method.model == "rif_svm":
         code = inspect.getsource(rotation_invariant)
     else:
-        code = Path(inspect.getfile(models.architecture(method.model).build)).read_text(encoding="utf-8")
-    study = repr((method, ClassifierSettings(), HELD, SWEEP_SHARE)) + code + data.folder_of(size).name
+        code = source_of(inspect.getmodule(models.architecture(method.model).build))
+    study = repr((method, HELD, SWEEP_SHARE, SVM_SWEEP)) + code + data.folder_of(size).name
     return blake2b(study.encode(), digest_size=4).hexdigest()
+
+
+def source_of(module: ModuleType | None) -> str:
+    """Code of a network's module, and of those that it takes its layers from."""
+    if module is None or module is registry or not module.__name__.startswith("tomotif.models"):
+        return ""
+    taken = {inspect.getmodule(layer) for layer in vars(module).values() if inspect.isclass(layer)} - {module}
+    others = sorted((source_of(other) for other in taken), key=len)
+    return inspect.getsource(module) + "".join(others)
 
 
 def table_rows(runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -352,7 +381,7 @@ def summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     rows = table_rows(runs)
     best = max((key for key in runs if key in PUBLISHED), key=lambda key: mean_accuracy(rows, key, 0.05))
     of = {key: {(r["snr"], r["tilt"]): r["accuracy"] for r in rows if r["method"] == key} for key in (OURS, best)}
-    same_recipe = next(key for key in runs if METHODS[key].table == "A" and METHODS[key].model == METHODS[OURS].model)
+    same_recipe = "motif3d_rif"
     return {
         "ours_minus_rif_svm": round(mean_accuracy(rows, OURS) - mean_accuracy(rows, "rif_svm"), 4),
         "best_published": best,

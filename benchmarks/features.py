@@ -27,9 +27,9 @@ from tomotif.io.structure import load_structure
 from tomotif.tasks.simulate import SubtomogramSettings, simulate_subtomograms
 
 NAME = "features"
-METHODS = ("motif3d_ours", "motif3d", "dsrf3d", "inception3d", "rb3d_gap", "cb3d_gap", "rif_svm")
-QUICK_METHODS = ("motif3d_ours", "rb3d_gap", "rif_svm")
-OURS, PUBLISHED = "motif3d_ours", "dsrf3d"
+METHODS = ("ours", "ours_without_invariants", "dsrf3d", "inception3d", "rb3d_gap", "cb3d_gap")
+QUICK_METHODS = ("ours", "rb3d_gap")
+OURS, PUBLISHED = "ours", "dsrf3d"
 RENDERINGS, PARTICLES = 16, 8
 SNR = 0.1
 AXES: tuple[TiltAxis, ...] = ("y", "x")
@@ -93,7 +93,7 @@ def summary(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
         f"ours_over_{PUBLISHED}_{k}": round(flat[OURS][k] / flat[PUBLISHED][k], 3)
         for k in ("known_rigid", "known_wedge")
     }
-    return {"ours": flat[OURS], **flat, **share}
+    return {**flat, **share}
 
 
 def main(quick: bool) -> dict[str, Any]:

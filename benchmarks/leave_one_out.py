@@ -67,7 +67,7 @@ class Size:
     """Boxes of each complex to look at, and of background."""
     starts: int = 2
     """Of the blind alignment."""
-    model: str = "motif3d"
+    model: str = ClassifierSettings().model
 
 
 FULL = Size()

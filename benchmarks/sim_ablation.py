@@ -18,7 +18,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from hashlib import blake2b
 from multiprocessing import get_context
@@ -185,9 +185,11 @@ def digest(variant: str, plan: Plan) -> str:
     """What decides a cell besides its name, in eight letters: a change of the study makes new cells."""
     preset = read_spec(["randomised"])
     settings = variants(plan).get(variant, (BASE, scenery_of(preset), preset.vary))
-    same = replace(plan, seeds=(), features=())  # how many cells there are changes none of them
+    others = ("seeds", "features", "classifier")  # how many cells there are changes none of them
+    same = {name: value for name, value in vars(plan).items() if name not in others}
+    chosen = plan.classifier.model_dump(exclude_unset=True)
     return blake2b(
-        repr((settings, same, CONDITIONS, UNKNOWN, OCCUPANCY, OFFSET_PX)).encode(), digest_size=4
+        repr((settings, same, chosen, CONDITIONS, UNKNOWN, OCCUPANCY, OFFSET_PX)).encode(), digest_size=4
     ).hexdigest()
 
 

@@ -8,7 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import acryo_simulator, harness, page, sim_ablation
+from benchmarks import (
+    acryo_simulator,
+    classify,
+    classify_data,
+    features,
+    harness,
+    leave_one_out,
+    page,
+    sim_ablation,
+)
 from tomotif.core import Particles, Tomogram, Volume
 from tomotif.tasks.simulate import TomogramSettings
 
@@ -131,3 +140,59 @@ def test_a_histogram_of_atoms_is_framed_about_its_centre(edge: int) -> None:
     assert framed.sum() == pytest.approx(2.0) and len(framed) % 6 == 3
     centre = [float(np.sum(axis * framed) / 2) for axis in np.indices(framed.shape)]
     np.testing.assert_allclose(centre, (len(framed) - 1) / 2, atol=1e-6)
+
+
+def test_the_spread_ratio_is_one_over_the_distance_of_unit_clouds() -> None:
+    rng = np.random.default_rng(0)
+    cloud = rng.standard_normal((2000, 3))
+    moved = cloud + np.array([20.0, 0, 0])
+    ratio = features.spread_ratio(np.concatenate([cloud, moved]), np.repeat(["a", "b"], 2000))
+    assert ratio == pytest.approx(np.sqrt(3) / 10, rel=0.03)  # three unit variances over means 10 from their middle
+
+
+def test_the_cluster_of_a_left_out_complex_is_the_one_that_holds_most_of_it_among_the_pure_ones() -> None:
+    truth = np.array(["new"] * 10 + ["old"] * 30)
+    cluster = np.array([1] * 4 + [2] * 6 + [2] * 30)
+    assert leave_one_out.own_cluster(truth, cluster, "new") == (1, 1.0, 0.4)
+    assert leave_one_out.own_cluster(truth, np.ones(40, int), "new") == (1, 0.25, 1.0)
+
+
+def test_novelty_of_the_left_out_complex_is_scored_with_and_without_background() -> None:
+    truth = np.array(["new", "new", "old", "old", "background", "background"])
+    novelty = {kind: np.array([3.0, 2.0, 1.0, 0.0, 4.0, 5.0]) for kind in leave_one_out.SCORES}
+    scores = leave_one_out.aurocs(truth, "new", novelty)
+    assert scores["auroc"] == 1.0 and scores["auroc_background"] == 0.5
+
+
+def test_a_cell_of_classification_is_named_by_its_network_and_the_layers_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tomotif.models import motif3d_fast, rb3d, registry, spherical_power
+
+    names = {key: classify.digest(method, classify_data.QUICK) for key, method in classify.METHODS.items()}
+    assert len(set(names.values())) == len(names)
+    code = classify.source_of(motif3d_fast)
+    assert "class SphericalPower" in code and "class Residual" in code
+    assert "class Residual" not in classify.source_of(rb3d) and classify.source_of(registry) == ""
+    monkeypatch.setattr(spherical_power, "__name__", "elsewhere")
+    assert "class SphericalPower" not in classify.source_of(motif3d_fast)
+
+
+def test_boxes_come_back_from_disk_as_they_were_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classify_data.tempfile, "gettempdir", lambda: str(tmp_path))
+    size = classify_data.Size(
+        1, 1, 1, boxes=3, shape=(48, 80, 80), classes=("4v5d", "1bxn"), voxel_size=20.0, box_px=16
+    )
+    made, read = (classify_data.kept_boxes(60, size, "train", 0) for _ in range(2))
+    for name in classify_data.ARRAYS:
+        np.testing.assert_array_equal(getattr(made, name), getattr(read, name))
+    assert made.signal.shape == (len(made), 16, 16, 16) and read.noise_free().voxel_size == 20.0
+    assert np.abs(made.noise.astype(np.float32)).std() > 0 and made.at(0.1).stack.std() == pytest.approx(1, abs=0.02)
+    drawn = classify_data.alone(made).astype(np.float32)
+    inside = made.classes != "background"
+    assert not drawn[~inside].any() and drawn[inside].any(axis=(1, 2, 3)).all()
+    own = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(drawn[inside], made.signal[inside], strict=True)]
+    others = [
+        np.corrcoef(a.ravel(), b[::-1].ravel())[0, 1] for a, b in zip(drawn[inside], made.signal[inside], strict=True)
+    ]
+    assert np.mean(own) > np.mean(others)

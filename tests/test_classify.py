@@ -70,7 +70,7 @@ def test_features_are_what_the_last_layer_is_made_from(trained: tuple[Path, Mode
     placed = measure_features(unseen, stack, model, FeatureSettings(), tmp_path / "embedding")
     logits = measure_features(unseen, stack, model, FeatureSettings(layer="logits"), tmp_path / "logits")
     assert placed.features is not None and logits.features is not None
-    assert placed.features.shape == (60, 96) and len(placed.feature_names) == 96
+    assert placed.features.shape == (60, 192) and len(placed.feature_names) == 192
     assert logits.feature_names == ("ball", "shell")
     last = [module for module in load_model(model)[0].modules() if isinstance(module, torch.nn.Linear)][-1]
     again = torch.nn.functional.linear(torch.from_numpy(placed.features), last.weight, last.bias)
@@ -79,7 +79,7 @@ def test_features_are_what_the_last_layer_is_made_from(trained: tuple[Path, Mode
 
 def test_the_model_knows_where_it_places_its_classes(trained: tuple[Path, ModelCard], tmp_path: Path) -> None:
     known = Known.load(trained[0])
-    assert known.learned.shape[1] == known.held.shape[1] == 96
+    assert known.learned.shape[1] == known.held.shape[1] == 192
     assert set(known.learned_class) == set(known.held_class) == {0, 1}
     gaussians = ClassGaussians.of(known.learned, known.learned_class)
     balls = known.held[known.held_class == 0] - gaussians.means[:, None]

@@ -27,6 +27,7 @@ STAGES = (
     "real_picks",
     "real_subtomograms",
     "real_clusters",
+    "real_classes",
 )
 
 
@@ -66,6 +67,14 @@ def test_the_real_cell_has_a_compact_group(folder: Path) -> None:
     # about 200 to 300 ribosomes are known to lie in this part of the cell
     assert 150 <= len(group) <= 600
     assert set(group["group"]) == {"ribosome-like"}
+
+
+def test_the_shipped_classifier_names_ribosomes_where_shape_finds_them(folder: Path) -> None:
+    """It knows nothing of the group, and names a ribosome in it several times as often as outside."""
+    grouped = (read_particles(folder / "real_clusters" / "particles.star")["group"] == "ribosome-like").to_numpy()
+    named = (read_particles(folder / "real_classes" / "particles.star")["class"] == "4v5d").to_numpy()
+    assert named[grouped].mean() >= 0.5
+    assert named[grouped].mean() >= 3 * named[~grouped].mean()
 
 
 def test_a_second_run_repeats_nothing(folder: Path) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from tomotif.core.geometry import random_rotations
 from tomotif.io.structure import load_structure
+from tomotif.models import build_model
+from tomotif.models.spherical_power import SphericalPower
 from tomotif.ops.density import structure_density
 from tomotif.ops.rotation_invariant import harmonics, real_harmonics, shell_power
 
@@ -44,3 +47,22 @@ def test_harmonics_are_made_once_and_small() -> None:
     assert matrix.shape == (15 * 144, BOX**3)
     assert harmonics(BOX, 12) is matrix
     assert shell_power(np.zeros((3, 16, 16, 16), np.float32), degrees=4).shape == (3, 28)
+
+
+def test_the_layer_gives_the_same_features_and_saves_nothing() -> None:
+    boxes = np.random.default_rng(0).normal(size=(3, 16, 16, 16)).astype(np.float32)
+    layer = SphericalPower(16, 6)
+    found = layer(torch.from_numpy(boxes)[:, None]).numpy()
+    np.testing.assert_allclose(found, shell_power(boxes, degrees=6), atol=2e-3)
+    assert found.shape == (3, layer.features) == (3, 7 * 6)
+    assert not layer.state_dict() and not list(layer.parameters())
+
+
+def test_a_turn_by_a_right_angle_changes_no_logit_that_comes_of_invariants() -> None:
+    torch.manual_seed(0)
+    model = build_model("motif3d_rif", 16, 3).eval()
+    box = torch.randn(1, 1, 16, 16, 16)
+    box[:, :, 0] = box[:, :, :, 0] = box[..., 0] = 0  # what a turn about voxel 8 would carry out of the box
+    turned = torch.roll(torch.rot90(box, dims=(3, 4)), 1, 3)
+    torch.testing.assert_close(model.invariants(turned), model.invariants(box), atol=1e-4, rtol=1e-4)
+    assert (model.convolutions(turned) - model.convolutions(box)).abs().max() > 1e-3

@@ -32,5 +32,8 @@ def demo(
     """
     found = run_demo(settings, Run(output, overwrite, progress_bar))
     console.print(f"macro-F1 on the simulated tomogram: {found.macro_f1:.2f} (picking recall {found.recall:.2f})")
-    console.print(f"ribosome-like particles in the real tomogram: {found.ribosome_like}")
+    console.print(
+        f"the real tomogram: {found.ribosome_like} ribosome-like particles by shape alone, {found.named_ribosome} "
+        f"named ribosome by the classifier that comes with tomotif, {found.both} are both"
+    )
     console.print(f"The report is at {found.report.resolve()}")

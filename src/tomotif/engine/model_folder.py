@@ -48,6 +48,8 @@ class ModelCard(Settings):
     """What logits are divided by before the softmax, so that probabilities are honest."""
     training: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     """Settings of the training run."""
+    int8_agreement: float | None = None
+    """Share of boxes that the network in 8-bit integers gives the same class, where there is one."""
     about: str = ""
     """What it is for, in a line."""
     scores: dict[str, float] = Field(default_factory=dict)
@@ -139,7 +141,11 @@ def save_model(folder: Path, model: nn.Module, card: ModelCard, *, half: bool = 
         tensors = {name: x.half() if x.is_floating_point() and x.ndim > 1 else x for name, x in tensors.items()}
     with replacing(folder / WEIGHTS) as part:
         save_file(tensors, part)
-    card = card.model_copy(update={"weights_blake2": digest(folder / WEIGHTS)})
+    write_card(folder, card.model_copy(update={"weights_blake2": digest(folder / WEIGHTS)}))
+
+
+def write_card(folder: Path, card: ModelCard) -> None:
+    """Write ``model.json``."""
     write_json(folder / CARD, card.model_dump(mode="json"))
 
 

@@ -18,19 +18,22 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tomotif.core import Progress
+from tomotif.core import InputError, Progress
 from tomotif.data.augment import Flip, flip_boxes
 from tomotif.engine.execute import run_all
-from tomotif.engine.model_folder import last_layer, load_model
+from tomotif.engine.model_folder import last_layer, load_model, read_card
 from tomotif.io.files import replacing
 from tomotif.io.stack import open_stack
 
 if TYPE_CHECKING:  # openvino is imported by who uses it
     import openvino
 
-Runtime = Literal["openvino", "torch"]
+Runtime = Literal["openvino", "openvino-int8", "torch"]
+INT8 = "int8.xml"
+"""In a model folder: its network in 8-bit integers, which gives logits and embedding (see engine.int8)."""
 Layer = Literal["logits", "embedding"]
 """What comes out: the last layer, or what it is made from."""
+INT8_OUTPUTS: tuple[Layer, ...] = ("logits", "embedding")
 NO_FLIPS: tuple[Flip, ...] = ((False, False, False),)
 """The boxes as they are."""
 Predictor = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -75,20 +78,43 @@ def torch_predictor(folder: Path, batch_size: int, layer: Layer = "logits") -> P
 def openvino_predictor(folder: Path, batch_size: int, layer: Layer = "logits") -> Predictor:
     """Run the network in OpenVINO on the CPU, in 32-bit floats."""
     model, card = load_model(folder)
-    return openvino_compiled(ending_in(model, layer), card.box_px, batch_size)
+    run = running(openvino_graph(ending_in(model, layer), (batch_size, 1, card.box_px, card.box_px, card.box_px)))
+    return lambda boxes: run(boxes)[0]
 
 
-def openvino_compiled(model: nn.Module, box_px: int, batch_size: int) -> Predictor:
-    """A network in OpenVINO, for batches of one size."""
+def running(graph: openvino.Model) -> Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    """A graph ready to run on the CPU; gives all its outputs."""
     import openvino
 
-    graph = openvino_graph(model, (batch_size, 1, box_px, box_px, box_px))
     compiled = openvino.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"})
 
-    def predict(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.array(compiled([boxes])[0], dtype=np.float32)
+    def run(boxes: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        made = compiled([boxes])
+        return [np.array(made[i], dtype=np.float32) for i in range(len(compiled.outputs))]
 
-    return predict
+    return run
+
+
+def int8_predictor(folder: Path, batch_size: int, layer: Layer = "logits") -> Predictor:
+    """Run the network that lies beside the weights in 8-bit integers.
+
+    Raises
+    ------
+    InputError
+        When there is none.
+    """
+    import openvino
+
+    path = folder / INT8
+    if not path.exists():
+        raise InputError(
+            f"expected a network in 8-bit integers at {path}, found none; train with --int8, or use --runtime openvino"
+        )
+    card = read_card(folder)
+    graph = openvino.Core().read_model(path)
+    graph.reshape([batch_size, 1, card.box_px, card.box_px, card.box_px])
+    run, output = running(graph), INT8_OUTPUTS.index(layer)
+    return lambda boxes: run(boxes)[output]
 
 
 def openvino_graph(model: nn.Module, shape: tuple[int, ...]) -> openvino.Model:
@@ -110,7 +136,7 @@ def openvino_graph(model: nn.Module, shape: tuple[int, ...]) -> openvino.Model:
 @lru_cache(maxsize=2)
 def predictor(folder: Path, runtime: Runtime, batch_size: int, layer: Layer, weights: str) -> Predictor:
     """Build the predictor of a model folder once per process and per state of its weights."""
-    build = {"torch": torch_predictor, "openvino": openvino_predictor}[runtime]
+    build = {"torch": torch_predictor, "openvino": openvino_predictor, "openvino-int8": int8_predictor}[runtime]
     return build(folder, batch_size, layer)
 
 
@@ -167,7 +193,7 @@ def predict_stack(
     work
         Folder for the shards' results; a killed run continues from what lies there.
     runtime
-        ``"openvino"`` or ``"torch"``.
+        ``"openvino"``, ``"openvino-int8"`` or ``"torch"``.
     batch_size
         Boxes a batch; part of what makes a result the same bytes.
     shard_size
