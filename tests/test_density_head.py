@@ -85,7 +85,7 @@ def test_drawing_is_learned_and_leaves_nothing_in_the_model(tmp_path: Path) -> N
     assert history["density_loss"][-1] < 0.9 * history["density_loss"][0] < 1.5
     model, _ = load_model(tmp_path / "model")
     assert sum(p.numel() for p in model.parameters()) == sum(
-        p.numel() for p in build_model("motif3d", 16, len(card.classes)).parameters()
+        p.numel() for p in build_model(card.architecture, 16, len(card.classes)).parameters()
     )
     assert all(not module._forward_hooks for module in model.modules())
 

@@ -28,14 +28,14 @@ def model(shells: Subtomograms, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder / "model"
 
 
-@pytest.mark.parametrize("layer", ["logits", "embedding"])
-def test_both_networks_give_nearly_the_same(model: Path, shells: Subtomograms, layer: Layer) -> None:
+@pytest.mark.parametrize(("layer", "likeness"), [("logits", 0.99), ("embedding", 0.97)])
+def test_both_networks_give_nearly_the_same(model: Path, shells: Subtomograms, layer: Layer, likeness: float) -> None:
     """Another batch size than that it was made with, and a last batch that is not full."""
     exact = predict_boxes(openvino_predictor(model, 24, layer), shells.stack, 24)
     rounded = predict_boxes(int8_predictor(model, 24, layer), shells.stack, 24)
     assert exact.shape == rounded.shape
     assert not np.array_equal(exact, rounded)
-    assert np.corrcoef(exact.ravel(), rounded.ravel())[0, 1] > 0.99
+    assert np.corrcoef(exact.ravel(), rounded.ravel())[0, 1] > likeness
 
 
 def test_the_card_says_how_often_they_agree(model: Path, shells: Subtomograms) -> None:

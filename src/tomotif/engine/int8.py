@@ -88,7 +88,7 @@ def in_batches(boxes: NDArray[np.floating]) -> Iterator[NDArray[np.float32]]:
 
 
 def quantised(graph: openvino.Model, batches: list[NDArray[np.float32]]) -> openvino.Model:
-    """The graph with 8-bit convolutions and products."""
+    """The graph with 8-bit convolutions."""
     with without_telemetry():
         try:
             import nncf
@@ -98,7 +98,9 @@ def quantised(graph: openvino.Model, batches: list[NDArray[np.float32]]) -> open
             ) from error
         logging.getLogger("nncf").setLevel(logging.ERROR)
         with redirect_stdout(io.StringIO()):  # its progress bars
-            return nncf.quantize(graph, nncf.Dataset(batches), subset_size=len(batches))
+            # products cost little beside convolutions, and the squares of a power spectrum do not bear rounding
+            others = nncf.IgnoredScope(types=["MatMul"], validate=False)
+            return nncf.quantize(graph, nncf.Dataset(batches), subset_size=len(batches), ignored_scope=others)
 
 
 @contextmanager
