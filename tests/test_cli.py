@@ -21,7 +21,7 @@ from tomotif.io.files import read_json
 from tomotif.io.mrc import open_tomogram, write_volume
 from tomotif.io.stack import create_stack, write_subtomogram_table
 from tomotif.io.star import read_particles, write_particles, write_tomograms
-from tomotif.models import build_model
+from tomotif.models import architecture_names, build_model
 
 SHAPE = (40, 44, 48)
 
@@ -328,3 +328,11 @@ def test_a_stack_without_tomograms_is_classified(extraction: Path, model: Path, 
     np.testing.assert_allclose(named.position, 200.0)
     assert set(named["class"]) <= {"ball", "shell"}
     assert named.features is not None and named.features.shape == (12, 2)
+
+
+def test_models_lists_every_network_and_what_comes_with_tomotif(capsys: pytest.CaptureFixture[str]) -> None:
+    run("models", "--no-speed")
+    shown = capsys.readouterr().out
+    for name in architecture_names():
+        assert name in shown
+    assert "12A (motif3d_rif)" in shown and "20A (motif3d_rif)" in shown

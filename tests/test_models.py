@@ -32,12 +32,25 @@ def test_published_networks_have_their_published_size(name: str) -> None:
     assert size.receptive_field_px == FIELDS.get(name, 40)
 
 
+@pytest.mark.parametrize("box_px", [32, 40])
+def test_every_network_has_a_size(box_px: int) -> None:
+    for name in architecture_names():
+        size = model_size(name, box_px, 11)
+        assert size.parameters > 1e5 and size.multiply_adds > 1e7 and 10 <= size.receptive_field_px <= box_px
+
+
+def test_ours_are_far_lighter_than_the_best_published() -> None:
+    """The fast one is made for a thousand boxes of 40 voxels a second."""
+    assert model_size("motif3d_rif", 40, 11).multiply_adds < model_size("dsrf3d", 40, 11).multiply_adds / 8
+    assert model_size("motif3d_fast", 40, 11).multiply_adds < 1.2e8
+
+
 def test_light_variants_are_light() -> None:
     assert model_size("rb3d_gap", 40, 23).parameters == pytest.approx(0.12e6, rel=0.05)
     assert model_size("cb3d_gap", 40, 23).multiply_adds < model_size("cb3d", 40, 23).multiply_adds / 12
 
 
-@pytest.mark.parametrize("name", ["dsrf3d", "inception3d", "motif3d"])
+@pytest.mark.parametrize("name", ["dsrf3d", "inception3d", "motif3d", "motif3d_fast", "motif3d_rif"])
 def test_the_receptive_field_is_where_a_change_is_seen(name: str) -> None:
     """A voxel that is not a number spreads to whatever it has a say in, through maxima too."""
     model = build_model(name, 32, 5).eval()

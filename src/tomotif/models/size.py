@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tomotif.models.registry import build_model
+from tomotif.models.spherical_power import SphericalPower
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,10 @@ def averaging(module: nn.Module) -> nn.Module:
     """The network with averages for maxima, and nothing for what only scales, randomises or mixes features."""
     if isinstance(module, nn.MaxPool3d):
         return nn.AvgPool3d(module.kernel_size, module.stride)
-    if isinstance(module, nn.BatchNorm3d | nn.Dropout | nn.Linear):
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm3d | nn.Dropout | nn.Linear):
         return nn.Identity()
+    if isinstance(module, SphericalPower):  # sees all of the box, but makes no feature maps
+        return nn.Flatten()
     for name, child in module.named_children():
         setattr(module, name, averaging(child))
     return module
