@@ -141,7 +141,9 @@ def averaged(
     shifts_px = offsets(particles)[true] / seen.voxel_size
     oracle = wedge_weighted_average(seen.boxes(true), particles.orientation[true], shifts_px, seen.missing_wedge)[0]
     found = align(seen, rows, AlignSettings(starts=size.starts, checks=False), np.random.default_rng(0))
-    [made] = average(with_poses(seen, [found])).averages
+    posed = with_poses(seen, [found])
+    one_group = posed.particles.with_columns(group=np.full(len(rows), "cluster", dtype=object))
+    [made] = average(replace(posed, particles=one_group), by="group").averages
     ours, best = resolution(made.volume, left_out), resolution(oracle, left_out)
     numbers = {"fsc05_A": round(ours, 2), "oracle_fsc05_A": round(best, 2), "ratio": round(ours / best, 3)}
     middle = seen.box_px // 2
