@@ -40,7 +40,6 @@ def test_every_network_has_a_size(box_px: int) -> None:
 
 
 def test_ours_are_far_lighter_than_the_best_published() -> None:
-    """The fast one is made for a thousand boxes of 40 voxels a second."""
     assert model_size("motif3d_rif", 40, 11).multiply_adds < model_size("dsrf3d", 40, 11).multiply_adds / 8
     assert model_size("motif3d_fast", 40, 11).multiply_adds < 1.2e8
 

@@ -1,4 +1,4 @@
-"""Networks in 8-bit integers: twice as fast on CPUs or more, and checked against the one they were made from.
+"""Networks in 8-bit integers: faster on CPUs, and checked against the one they were made from.
 
 Post-training quantisation by NNCF (Kozlov et al. 2020, arXiv:2002.08679): the ranges of weights and activations are
 measured on some boxes. The result lies beside the weights as ``int8.xml`` and ``int8.bin``, which OpenVINO reads; only

@@ -66,17 +66,24 @@ class WeightedPool(nn.Module):
         return pooled
 
 
-@register("motif3d", source="tomotif", box_multiple=8)
-def motif3d(box_px: int, n_classes: int) -> nn.Module:
-    """Build the fast classifier; it takes any box that is a multiple of 8 voxels."""
+WIDTH = 96
+"""Of what the convolutions make of a box."""
+
+
+def convolutions(box_px: int) -> nn.Sequential:
+    """From a box to a vector of ``WIDTH`` values."""
     return nn.Sequential(
         SpaceToDepth(),
         convolution(8, 32),
         convolution(32, 48, stride=2),
         Residual(48),
-        convolution(48, 96, stride=2),
-        Residual(96),
-        WeightedPool(96, box_px // 8),
-        nn.Dropout(0.2),
-        nn.Linear(96, n_classes),
+        convolution(48, WIDTH, stride=2),
+        Residual(WIDTH),
+        WeightedPool(WIDTH, box_px // 8),
     )
+
+
+@register("motif3d", source="tomotif", box_multiple=8)
+def motif3d(box_px: int, n_classes: int) -> nn.Module:
+    """Build the classifier of convolutions alone; it takes any box that is a multiple of 8 voxels."""
+    return nn.Sequential(*convolutions(box_px), nn.Dropout(0.2), nn.Linear(WIDTH, n_classes))

@@ -2,7 +2,7 @@
 
 Convolutions learn what a particle looks like from each side, and to look at the middle of a crowded box; the power of
 spherical harmonics on shells knows from the beginning that a turned particle is the same one, but not what is particle
-and what neighbour. Each is about as good as the other alone, and both together much better.
+and what neighbour.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tomotif.models.motif3d import Residual, SpaceToDepth, WeightedPool, convolution
+from tomotif.models.motif3d import WIDTH, convolutions
 from tomotif.models.registry import register
 from tomotif.models.spherical_power import SphericalPower
 
@@ -21,17 +21,17 @@ class BesidePower(nn.Module):
 
     Parameters
     ----------
-    convolutions
-        Takes boxes (n, 1, d, d, d) to (n, width).
+    body
+        Convolutions: takes boxes (n, 1, d, d, d) to (n, width).
     width
         Of that, and of what comes of the features.
     box_px, n_classes
         Edge of a box in voxels, number of classes.
     """
 
-    def __init__(self, convolutions: nn.Module, width: int, box_px: int, n_classes: int) -> None:
+    def __init__(self, body: nn.Module, width: int, box_px: int, n_classes: int) -> None:
         super().__init__()
-        self.convolutions = convolutions
+        self.convolutions = body
         power = SphericalPower(box_px)
         self.invariants = nn.Sequential(
             power,
@@ -55,13 +55,4 @@ class BesidePower(nn.Module):
 @register("motif3d_rif", source="tomotif", box_multiple=8)
 def motif3d_rif(box_px: int, n_classes: int) -> nn.Module:
     """Build the default classifier; it takes any box that is a multiple of 8 voxels."""
-    convolutions = nn.Sequential(
-        SpaceToDepth(),
-        convolution(8, 32),
-        convolution(32, 48, stride=2),
-        Residual(48),
-        convolution(48, 96, stride=2),
-        Residual(96),
-        WeightedPool(96, box_px // 8),
-    )
-    return BesidePower(convolutions, 96, box_px, n_classes)
+    return BesidePower(convolutions(box_px), WIDTH, box_px, n_classes)

@@ -64,7 +64,7 @@ class PredictSettings(Settings):
     """How boxes go through a trained network."""
 
     runtime: Runtime = "openvino"
-    """What runs the network: 'openvino' (fast on CPUs), 'openvino-int8' (twice as fast, where the model has it) or
+    """What runs the network: 'openvino' (fast on CPUs), 'openvino-int8' (faster, where the model has it) or
     'torch' (GPU when there is one)."""
     turns: bool = False
     """Whether to average over the turns by 180° that keep the missing wedge: up to four times the time."""
