@@ -1,6 +1,7 @@
 """How fast subtomograms are named on this CPU: the networks alone, and stack on disk → logits on disk.
 
-The boxes are noise: speed does not depend on what is in them. Peak memory is measured for two sizes of the stack.
+Networks run in OpenVINO on all cores, in 32-bit floats and with convolutions in 8-bit integers. The boxes are noise:
+speed does not depend on what is in them. Peak memory is measured for two sizes of the stack.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import torch
 
 from benchmarks import harness
 from tomotif.engine.model_folder import ModelCard, save_model
-from tomotif.engine.predict import openvino_predictor, predict_stack, torch_predictor
-from tomotif.engine.speed import predictor_speed
+from tomotif.engine.predict import predict_stack, torch_predictor
+from tomotif.engine.speed import boxes_per_second, predictor_speed
 from tomotif.io.environment import peak_memory
 from tomotif.io.stack import create_stack
 from tomotif.models import build_model
+from tomotif.tasks.classify import ClassifierSettings
 
-BOX_PX, CLASSES, BATCH, VOXEL_SIZE = 32, 8, 32, 12.0
+BOX_PX, CLASSES, BATCH, VOXEL_SIZE = 32, 10, 32, 12.0
+DEFAULT = ClassifierSettings().model
+MODELS = (DEFAULT, "motif3d_fast", "motif3d", "cb3d_gap", "inception3d", "dsrf3d")
 
 
 def fresh_model(folder: Path, name: str) -> Path:
@@ -49,23 +53,23 @@ def end_to_end(folder: Path, model: Path, count: int) -> tuple[float, float]:
 
 
 def main(quick: bool) -> dict[str, Any]:
-    """Measure both networks and both runtimes."""
+    """Measure both boxes, both precisions, and the default network from disk to disk."""
     seconds, sizes = (2.0, (4_000, 8_000)) if quick else (10.0, (10_000, 30_000))
-    numbers: dict[str, Any] = {"box_px": BOX_PX, "batch_size": BATCH}
+    numbers: dict[str, Any] = {"batch_size": BATCH, "end_to_end_model": DEFAULT, "end_to_end_box_px": BOX_PX}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = fresh_model(folder / "motif3d", "motif3d")  # first, while nothing else holds memory
+        model = fresh_model(folder / "model", DEFAULT)  # first, while nothing else holds memory
         for count in sizes:
             rate, peak = end_to_end(folder, model, count)
-            numbers[f"end_to_end_{count}_per_s"], numbers[f"peak_mb_{count}"] = rate, peak
-        for architecture in ("motif3d", "dsrf3d"):
-            model = fresh_model(folder / f"{architecture}_alone", architecture)
-            numbers[f"{architecture}_openvino_per_s"] = predictor_speed(
-                openvino_predictor(model, BATCH), BOX_PX, BATCH, seconds
-            )
-            numbers[f"{architecture}_torch_per_s"] = predictor_speed(
-                torch_predictor(model, BATCH), BOX_PX, BATCH, seconds
-            )
+            numbers[f"end_to_end_{count}_per_s"], numbers[f"peak_mb_{count}"] = round(rate, 1), round(peak, 1)
+        numbers["torch_per_s"] = round(predictor_speed(torch_predictor(model, BATCH), BOX_PX, BATCH, seconds), 1)
+    numbers["networks"] = [
+        {"model": model, "box_px": box_px, "int8": int8, "per_s": round(rate, 1)}
+        for model in MODELS
+        for box_px in (32, 40)
+        for int8 in (False, True)
+        for rate in [boxes_per_second(model, box_px, CLASSES, batch_size=BATCH, seconds=seconds, int8=int8)]
+    ]
     return numbers
 
 

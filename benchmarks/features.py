@@ -27,7 +27,7 @@ from tomotif.io.structure import load_structure
 from tomotif.tasks.simulate import SubtomogramSettings, simulate_subtomograms
 
 NAME = "features"
-METHODS = ("ours", "ours_without_invariants", "dsrf3d", "inception3d", "rb3d_gap", "cb3d_gap")
+METHODS = ("ours", "ours_fast", "dsrf3d", "inception3d", "rb3d_gap", "cb3d_gap")
 QUICK_METHODS = ("ours", "rb3d_gap")
 OURS, PUBLISHED = "ours", "dsrf3d"
 RENDERINGS, PARTICLES = 16, 8

@@ -159,7 +159,7 @@ def test_the_cluster_of_a_left_out_complex_is_the_one_that_holds_most_of_it_amon
 
 def test_novelty_of_the_left_out_complex_is_scored_with_and_without_background() -> None:
     truth = np.array(["new", "new", "old", "old", "background", "background"])
-    novelty = {kind: np.array([3.0, 2.0, 1.0, 0.0, 4.0, 5.0]) for kind in leave_one_out.SCORES}
+    novelty = {kind: np.array([3.0, 2.0, 1.0, 0.0, 4.0, 5.0]) for kind in (*leave_one_out.SCORES, leave_one_out.ALONE)}
     scores = leave_one_out.aurocs(truth, "new", novelty)
     assert scores["auroc"] == 1.0 and scores["auroc_background"] == 0.5
 

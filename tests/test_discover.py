@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
 from tomotif.core import BACKGROUND, InputError, Particles
 from tomotif.engine.model_folder import Known
@@ -58,7 +58,7 @@ def test_clusters_are_the_structures_and_the_noisy_direction_is_not_one(
     assert (made["group"].to_numpy()[~inside] == "").all()
 
 
-@pytest.mark.parametrize("novelty", ["mahalanobis", "energy", "neighbours"])
+@pytest.mark.parametrize("novelty", ["combined", "mahalanobis", "energy", "neighbours"])
 def test_the_new_structure_is_called_new_and_few_others_are(
     known: Known, kinds: NDArray[np.int64], novelty: str
 ) -> None:
@@ -67,6 +67,22 @@ def test_the_new_structure_is_called_new_and_few_others_are(
     assert is_new[kinds != 3].mean() < 0.12
     strict = found(known, kinds, novelty=novelty, false_alarms=0.01)["is_new"].to_numpy()
     assert strict.sum() < is_new.sum()
+
+
+def test_a_structure_that_comes_often_is_newer_than_its_single_particles(
+    known: Known, kinds: NDArray[np.int64]
+) -> None:
+    """A new structure a little off a known one: neighbours tell it better than any particle by itself."""
+    scores = []
+    for neighbourhood in (1, 20):
+        features = embeddings(np.where(kinds == 3, 0, kinds), 4)
+        features[kinds == 3] += (0.2 * (CENTRES[1] - CENTRES[0])).astype(np.float32)
+        placed = Particles.create("t", np.zeros((len(kinds), 3)))
+        placed = Particles(placed.tomogram, placed.position, placed.orientation, placed.columns, features)
+        settings = DiscoverSettings(clusters=4, components=6, neighbourhood=neighbourhood)
+        made = discover(placed, logits(features), known, logits(known.held), CLASSES, 1.0, settings)
+        scores.append(roc_auc_score(kinds == 3, made["novelty"]))
+    assert scores[1] > scores[0] + 0.05 and scores[1] > 0.92
 
 
 def test_every_cluster_gets_a_verdict(known: Known, kinds: NDArray[np.int64]) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tomotif.cli.models import models
 from tomotif.core import InputError, UnknownNameError
 from tomotif.engine.predict import openvino_graph
 from tomotif.models import architecture, architecture_names, build_model
@@ -100,3 +101,10 @@ def test_unknown_model_names_the_near_one() -> None:
 def test_a_box_that_does_not_fit_is_refused() -> None:
     with pytest.raises(InputError, match="multiple of 8 voxels, got 36"):
         build_model("motif3d", 36, 3)
+
+
+def test_autoencoders_are_listed_beside_the_classifiers(capsys: pytest.CaptureFixture[str]) -> None:
+    models(speed=False)
+    assert "1,149,793" in capsys.readouterr().out
+    models(box_px=34, speed=False)
+    assert "an autoencoder" not in capsys.readouterr().out

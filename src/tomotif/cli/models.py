@@ -14,6 +14,8 @@ from tomotif.engine.speed import boxes_per_second
 from tomotif.models import architecture, architecture_names
 from tomotif.models.size import model_size
 
+CODES = 32
+"""Length of the code of the autoencoders that are listed."""
 Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 
 
@@ -43,6 +45,11 @@ def models(*, box_px: Positive = 32, classes: Positive = 10, speed: bool = True,
                 row.append(f"{rate:,.0f}")
             table.add_row(*row, architecture(name).source)
             progress(number + 1, len(names))
+    for name in architecture_names("autoencoder"):
+        if architecture(name, "autoencoder").takes(box_px):
+            size = model_size(name, box_px, CODES, "autoencoder")
+            row = [name, f"{size.parameters:,}", f"{size.multiply_adds / 1e6:,.0f}", str(size.receptive_field_px)]
+            table.add_row(*row, *("–" for _ in speeds), f"{architecture(name, 'autoencoder').source}; an autoencoder")
     console.print(table)
     for folder in shipped_models().values():
         card = read_card(folder)

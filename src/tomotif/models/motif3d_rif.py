@@ -2,10 +2,12 @@
 
 Convolutions learn what a particle looks like from each side, and to look at the middle of a crowded box; the power of
 spherical harmonics on shells knows from the beginning that a turned particle is the same one, but not what is particle
-and what neighbour.
+and what neighbour, nor where its centre lies.
 """
 
 from __future__ import annotations
+
+from itertools import product
 
 import torch
 from jaxtyping import Float
@@ -13,11 +15,19 @@ from torch import Tensor, nn
 
 from tomotif.models.motif3d import WIDTH, convolutions
 from tomotif.models.registry import register
-from tomotif.models.spherical_power import SphericalPower
+from tomotif.models.spherical_power import Offset, SphericalPower
+
+_SIDES: tuple[Offset, ...] = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
+_CORNERS: tuple[Offset, ...] = tuple((z, y, x) for z, y, x in product((-1, 1), repeat=3))
+CENTRES = ((0, 0, 0), *_SIDES, *_CORNERS)
+"""Where the particle's own centre may lie, in voxels from the middle of the box."""
 
 
 class BesidePower(nn.Module):
     """A network of convolutions and one of rotation-invariant features, and a linear layer on both.
+
+    The power on shells about a wrong centre says little, and picks are a voxel or two off. So it is taken about several
+    centres, and what the convolutions found decides how much each of them counts.
 
     Parameters
     ----------
@@ -32,11 +42,10 @@ class BesidePower(nn.Module):
     def __init__(self, body: nn.Module, width: int, box_px: int, n_classes: int) -> None:
         super().__init__()
         self.convolutions = body
-        power = SphericalPower(box_px)
+        self.power = SphericalPower(box_px, centres=CENTRES)
         self.invariants = nn.Sequential(
-            power,
-            nn.BatchNorm1d(power.features),
-            nn.Linear(power.features, 2 * width, bias=False),
+            nn.BatchNorm1d(self.power.features),
+            nn.Linear(self.power.features, 2 * width, bias=False),
             nn.BatchNorm1d(2 * width),
             nn.ReLU(),
             nn.Dropout(0.2),
@@ -44,11 +53,15 @@ class BesidePower(nn.Module):
             nn.BatchNorm1d(width),
             nn.ReLU(),
         )
+        self.where = nn.Linear(width, len(CENTRES))
         self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(2 * width, n_classes))
 
     def forward(self, x: Float[Tensor, "n 1 d d d"]) -> Float[Tensor, "n c"]:
         """Logits."""
-        logits: Tensor = self.head(torch.cat([self.convolutions(x), self.invariants(x)], dim=1))
+        seen = self.convolutions(x)
+        about = self.invariants(self.power(x).flatten(0, 1)).unflatten(0, (-1, len(CENTRES)))
+        weight = self.where(seen).softmax(dim=1)
+        logits: Tensor = self.head(torch.cat([seen, (weight[:, :, None] * about).sum(dim=1)], dim=1))
         return logits
 
 

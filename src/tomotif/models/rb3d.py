@@ -1,7 +1,8 @@
 """RB3D: four blocks that concatenate a shortcut with a bottleneck. The literal network, and one with a light head.
 
 Che et al. 2018, arXiv 1707.04885. Nearly all of its 263 million parameters lie between the last block and the first
-hidden layer; ``rb3d_gap`` puts a global average there.
+hidden layer; ``rb3d_gap`` puts a global average there, and normalises batches: without that it learns nothing from some
+ten thousand noisy boxes.
 """
 
 from __future__ import annotations
@@ -14,18 +15,24 @@ from tomotif.models.dsrf3d import hidden_layers
 from tomotif.models.registry import register
 
 
+def convolution(channels_in: int, channels_out: int, kernel: int, *, normalised: bool) -> nn.Sequential:
+    """Convolution of the same size, perhaps batch normalisation."""
+    layers = [nn.Conv3d(channels_in, channels_out, kernel, padding=kernel // 2)]
+    return nn.Sequential(*layers, *([nn.BatchNorm3d(channels_out)] if normalised else []))
+
+
 class Block(nn.Module):
     """A 3³ convolution beside a bottleneck, concatenated: 32 → 16 + 16 channels."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, normalised: bool) -> None:
         super().__init__()
-        self.shortcut = nn.Conv3d(32, 16, 3, padding=1)
+        self.shortcut = convolution(32, 16, 3, normalised=normalised)
         self.main = nn.Sequential(
-            nn.Conv3d(32, 16, 1),
+            *convolution(32, 16, 1, normalised=normalised),
             nn.ReLU(),
-            nn.Conv3d(16, 32, 3, padding=1),
+            *convolution(16, 32, 3, normalised=normalised),
             nn.ReLU(),
-            nn.Conv3d(32, 16, 1),
+            *convolution(32, 16, 1, normalised=normalised),
             nn.Dropout(0.7),
         )
 
@@ -34,9 +41,10 @@ class Block(nn.Module):
         return torch.relu(torch.cat([self.shortcut(x), self.main(x)], dim=1))
 
 
-def trunk() -> nn.Sequential:
+def trunk(*, normalised: bool = False) -> nn.Sequential:
     """All but the head: (n, 1, d, d, d) → (n, 32, d/2, d/2, d/2)."""
-    return nn.Sequential(nn.Conv3d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool3d(2), *(Block() for _ in range(4)))
+    blocks = [Block(normalised=normalised) for _ in range(4)]
+    return nn.Sequential(*convolution(1, 32, 3, normalised=normalised), nn.ReLU(), nn.MaxPool3d(2), *blocks)
 
 
 @register("rb3d", source="Che et al. 2018, arXiv 1707.04885", box_multiple=2)
@@ -47,5 +55,5 @@ def rb3d(box_px: int, n_classes: int) -> nn.Module:
 
 @register("rb3d_gap", source="Che et al. 2018, arXiv 1707.04885; the head is tomotif's", box_multiple=2)
 def rb3d_gap(box_px: int, n_classes: int) -> nn.Module:
-    """Build RB3D with a global average and one linear layer."""
-    return nn.Sequential(trunk(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(32, n_classes))
+    """Build RB3D with batch normalisation, a global average and one linear layer."""
+    return nn.Sequential(trunk(normalised=True), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(32, n_classes))

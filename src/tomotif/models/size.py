@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tomotif.models.registry import build_model
+from tomotif.models.autoencoder3d import Autoencoder
+from tomotif.models.registry import Kind, build_model
 from tomotif.models.spherical_power import SphericalPower
 
 
@@ -32,12 +33,12 @@ class ModelSize:
     receptive_field_px: int
 
 
-def model_size(name: str, box_px: int, n_classes: int) -> ModelSize:
-    """Size of a registered network.
+def model_size(name: str, box_px: int, n_classes: int, kind: Kind = "classifier") -> ModelSize:
+    """Size of a registered network; the receptive field of an autoencoder is that of its encoder.
 
     Parameters
     ----------
-    name, box_px, n_classes
+    name, box_px, n_classes, kind
         As of :func:`~tomotif.models.build_model`.
 
     Examples
@@ -46,11 +47,12 @@ def model_size(name: str, box_px: int, n_classes: int) -> ModelSize:
     ModelSize(parameters=33237559, multiply_adds=3184913920, receptive_field_px=16)
     """
     with torch.device("meta"):  # shapes alone: no memory, no arithmetic
-        model = build_model(name, box_px, n_classes).eval()
+        model = build_model(name, box_px, n_classes, kind).eval()
         with FlopCounterMode(display=False) as counter:
             model(torch.zeros(1, 1, box_px, box_px, box_px))
     parameters = sum(p.numel() for p in model.parameters())
-    return ModelSize(parameters, counter.get_total_flops() // 2, receptive_field(model, box_px))
+    sees = model.encoder if isinstance(model, Autoencoder) else model
+    return ModelSize(parameters, counter.get_total_flops() // 2, receptive_field(sees, box_px))
 
 
 def receptive_field(model: nn.Module, box_px: int) -> int:
@@ -81,14 +83,26 @@ def receptive_field(model: nn.Module, box_px: int) -> int:
     return int((gradient[0, 0].amax(dim=(1, 2)) > 0).sum())
 
 
+class Silent(nn.Module):
+    """Stands for rotation-invariant features, which see all of the box but make no feature maps."""
+
+    def __init__(self, power: SphericalPower) -> None:
+        super().__init__()
+        self.shape = (power.centres, power.features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zeros in the shape of the features."""
+        return x.new_zeros(len(x), *self.shape)
+
+
 def averaging(module: nn.Module) -> nn.Module:
-    """The network with averages for maxima, and nothing for what only scales, randomises or mixes features."""
+    """The network with averages for maxima, and nothing for what only scales or randomises feature maps."""
     if isinstance(module, nn.MaxPool3d):
         return nn.AvgPool3d(module.kernel_size, module.stride)
-    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm3d | nn.Dropout | nn.Linear):
+    if isinstance(module, nn.BatchNorm3d | nn.Dropout):
         return nn.Identity()
-    if isinstance(module, SphericalPower):  # sees all of the box, but makes no feature maps
-        return nn.Flatten()
+    if isinstance(module, SphericalPower):
+        return Silent(module)
     for name, child in module.named_children():
         setattr(module, name, averaging(child))
     return module

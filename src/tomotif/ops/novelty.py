@@ -1,6 +1,7 @@
 """How unlike everything known a particle is, from the features of a classifier: larger is newer.
 
-Three scores, and a threshold at a false-alarm rate on known particles that were not learned from.
+Three scores, what makes one of several and of neighbours' scores, and a threshold at a false-alarm rate on known
+particles that were not learned from.
 """
 
 from __future__ import annotations
@@ -56,6 +57,14 @@ class ClassGaussians:
         nearest: NDArray[np.float64] = np.sqrt(np.maximum(squared.min(axis=1), 0))
         return nearest
 
+    def discriminants(self, features: Float[np.ndarray, "n f"]) -> Float[np.ndarray, "n g"]:
+        """Features along the g < c directions in which the classes differ, inner spread 1 (Rao 1948, J R Stat Soc)."""
+        means = self.means @ self.whitening
+        values, directions = np.linalg.svd(means - means.mean(axis=0), full_matrices=False)[1:]
+        kept = directions[values > 1e-6 * values[0]]
+        placed: NDArray[np.float64] = features @ self.whitening @ kept.T
+        return placed
+
 
 def neighbour_distance(
     known: Float[np.ndarray, "m f"], features: Float[np.ndarray, "n f"], *, neighbours: int = 10
@@ -70,6 +79,35 @@ def neighbour_distance(
     tree = NearestNeighbors(n_neighbors=min(neighbours, len(known))).fit(unit(known))
     distance: NDArray[np.float64] = tree.kneighbors(unit(features))[0][:, -1]
     return distance
+
+
+def standardised(novelty: Float[np.ndarray, " n"], known: Float[np.ndarray, " m"]) -> Float[np.ndarray, " n"]:
+    """Novelty as known particles see it: 0 is their median, 1 what 16 % of them exceed; so scores can be added up.
+
+    >>> standardised(np.array([50.0, 84.0]), np.arange(101.0)).tolist()
+    [0.0, 1.0]
+    """
+    middle, high = np.quantile(known, (0.5, 0.84))
+    return np.asarray((novelty - middle) / max(high - middle, 1e-12), np.float64)
+
+
+def shared(novelty: Float[np.ndarray, " n"], places: Float[np.ndarray, "n f"], count: int) -> Float[np.ndarray, " n"]:
+    """Mean novelty of each particle and of those nearest to it: a new structure comes more than once, an odd box alone.
+
+    Parameters
+    ----------
+    novelty
+        Of each particle by itself.
+    places
+        Where they lie.
+    count
+        Particles in the mean, at least 1, itself among them.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    tree = NearestNeighbors(n_neighbors=min(count, len(places))).fit(places)
+    near: NDArray[np.float64] = novelty[tree.kneighbors(places, return_distance=False)].mean(axis=1)
+    return near
 
 
 def alarm_threshold(known: Float[np.ndarray, " n"], false_alarms: float) -> float:

@@ -20,9 +20,10 @@ from tomotif.core import BACKGROUND, InputError, Particles, Settings
 from tomotif.engine.model_folder import Known
 from tomotif.ops.calibration import softmax
 from tomotif.ops.clustering import Method, clusters_of, count_by_bic, count_by_stability
-from tomotif.ops.novelty import ClassGaussians, alarm_threshold, energy, neighbour_distance
+from tomotif.ops.novelty import ClassGaussians, alarm_threshold, energy, neighbour_distance, shared, standardised
 
-Score = Literal["mahalanobis", "energy", "neighbours"]
+Score = Literal["combined", "mahalanobis", "energy", "neighbours"]
+_COMBINED: tuple[Score, ...] = ("mahalanobis", "neighbours")
 Kind = Literal["known class", "new structure", "junk", "mixed"]
 
 
@@ -37,8 +38,12 @@ class DiscoverSettings(Settings):
     """Largest number that is tried when none is given."""
     components: int = Field(default=10, ge=1)
     """Principal components of the embeddings that the clustering sees."""
-    novelty: Score = "mahalanobis"
-    """Distance to the nearest known class, 'energy' of the logits, or distance to known 'neighbours'."""
+    novelty: Score = "combined"
+    """'mahalanobis' distance to the nearest known class, distance to known 'neighbours', the two 'combined', or
+    'energy' of the logits."""
+    neighbourhood: int = Field(default=20, ge=1)
+    """Novelty is the mean over this many particles that lie together, for a new structure comes more than once; 1: each
+    by itself."""
     false_alarms: float = Field(default=0.05, gt=0, lt=1)
     """Fraction of the known particles that may be called new."""
     seed: int = 0
@@ -94,8 +99,7 @@ def discover(
     seen = reduced(placed.features @ gaussians.whitening, settings.components)
     count = settings.clusters or counted(seen, settings)
     number = 1 + clusters_of(seen, settings.method, count, seed=settings.seed)
-    novelty = score(placed.features, logits, known, gaussians, settings.novelty, temperature)
-    usual = score(known.held, known_logits, known, gaussians, settings.novelty, temperature)
+    novelty, usual = novelties(placed.features, logits, known, known_logits, temperature, settings)
     alarm, middle = alarm_threshold(usual, settings.false_alarms), float(np.median(usual))
     return placed.with_columns(
         **{
@@ -126,6 +130,30 @@ def counted(features: NDArray[np.float64], settings: DiscoverSettings) -> int:
     return count_by_stability(features, counts, seed=settings.seed) if settings.method == "kmeans" else 1
 
 
+def novelties(
+    features: NDArray[np.floating],
+    logits: NDArray[np.floating],
+    known: Known,
+    known_logits: NDArray[np.floating],
+    temperature: float,
+    settings: DiscoverSettings,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How unlike the known classes particles are, larger is newer, and how unlike ``known.held`` are."""
+    gaussians = ClassGaussians.of(known.learned, known.learned_class)
+    found, usual = np.zeros(len(features)), np.zeros(len(known.held))
+    for kind in _COMBINED if settings.novelty == "combined" else (settings.novelty,):
+        ours, theirs = (
+            score(rows, values, known, gaussians, kind, temperature)
+            for rows, values in ((features, logits), (known.held, known_logits))
+        )
+        found += standardised(ours, theirs)
+        usual += standardised(theirs, theirs)
+    return (
+        shared(found, gaussians.discriminants(features), settings.neighbourhood),
+        shared(usual, gaussians.discriminants(known.held), settings.neighbourhood),
+    )
+
+
 def score(
     features: NDArray[np.floating],
     logits: NDArray[np.floating],
@@ -134,7 +162,7 @@ def score(
     kind: Score,
     temperature: float,
 ) -> NDArray[np.float64]:
-    """How unlike the known classes particles are, larger is newer."""
+    """How unlike the known classes each particle is by itself."""
     if kind == "mahalanobis":
         return gaussians.distance(features)
     if kind == "energy":
