@@ -25,6 +25,7 @@ COMMANDS = {
     "classify": "Name the structure in every subtomogram.",
     "features": "Place subtomograms in the feature space of a trained classifier.",
     "cluster": "Group subtomograms by simple features, without labels.",
+    "mine": "Find what is in tomograms without any labels.",
     "discover": "Find which structures there are, new ones among them.",
     "average": "Align the subtomograms of each class to each other, and average them.",
     "fit": "Fit known structures to a map, in both hands.",
