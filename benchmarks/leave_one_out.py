@@ -39,6 +39,8 @@ from tomotif.engine.model_folder import Known, load_model
 from tomotif.engine.predict import openvino_predictor, predict_boxes
 from tomotif.io.files import replacing
 from tomotif.io.structure import load_structure, structure_names
+from tomotif.ops import clustering
+from tomotif.ops import novelty as scoring
 from tomotif.ops.average import wedge_weighted_average
 from tomotif.tasks import discover as discovery
 from tomotif.tasks.average import AlignSettings, align, average, offsets
@@ -237,7 +239,8 @@ def digest(size: Size) -> str:
 
     network = Path(inspect.getfile(architecture(size.model).build)).read_text(encoding="utf-8")
     study = repr((size, SNR, NEIGHBOURS, CLASSES, ClassifierSettings(), DiscoverSettings()))
-    return blake2b((study + network + inspect.getsource(discovery)).encode(), digest_size=4).hexdigest()
+    code = network + "".join(map(inspect.getsource, (discovery, clustering, scoring)))
+    return blake2b((study + code).encode(), digest_size=4).hexdigest()
 
 
 def main(quick: bool) -> dict[str, Any]:

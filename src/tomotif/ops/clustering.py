@@ -27,8 +27,8 @@ def clusters_of(
     features
         One row a particle, of comparable scales.
     method
-        k-means; a mixture of Gaussians with covariances of their own; or HDBSCAN (Campello et al. 2013, PAKDD), which
-        counts for itself and leaves particles out.
+        k-means; a mixture of Gaussians with variances of their own along each feature; or HDBSCAN (Campello et al.
+        2013, PAKDD), which counts for itself and leaves particles out.
     count
         Number of clusters; HDBSCAN does not use it.
     seed
@@ -117,10 +117,13 @@ def cluster_stability(
 
 
 def mixture(features: NDArray[np.floating], count: int, seed: int) -> GaussianMixture:
-    """A mixture of Gaussians fitted to features."""
+    """A mixture of Gaussians fitted to features, which are taken to be independent inside a cluster.
+
+    With whole covariances the Bayesian criterion finds too few clusters among some hundred particles.
+    """
     from sklearn.mixture import GaussianMixture
 
-    return GaussianMixture(count, reg_covar=1e-4, n_init=3, random_state=seed).fit(features)
+    return GaussianMixture(count, covariance_type="diag", reg_covar=1e-4, n_init=3, random_state=seed).fit(features)
 
 
 def _kmeans(features: NDArray[np.floating], count: int, seed: int) -> NDArray[np.int64]:
