@@ -4,8 +4,8 @@ Ten complexes and background in simulated tomograms (``benchmarks/classify_data.
 ranges. Each method is trained once over all twelve conditions mixed and tested in each, on other tomograms.
 
 - Table **A**, the same recipe for all: the same fixed boxes, each at one SNR, flips and shifts of a voxel, AdamW with
-  one cycle, the learning rate of a small sweep on validation tomograms. Heavy networks see fewer boxes (``samples``),
-  so that none takes more than 40 minutes of a core; of ``rb3d`` and ``cb3d`` only the light variants can be trained so.
+  one cycle, the learning rate of a small sweep on validation tomograms. The heavy networks see fewer boxes
+  (``samples``); of ``rb3d`` and ``cb3d`` only the light variants can be trained on two cores.
 - Table **B**, our recipe: noise drawn anew each time a box is seen, and the particle's own density to draw as a second
   task. ``ours_without_…`` leave out one part each; ``ablation`` has what the parts add to the mean accuracy, and what
   averaging over the turns that keep the missing wedge would add, which takes four times the time.
@@ -104,11 +104,11 @@ OUR_RECIPE = Method("B", "motif3d_rif", fresh_noise=True, density=True, turns=Tr
 METHODS = {
     "rif_svm": Method("A", "rif_svm"),
     "motif3d_rif": Method("A", "motif3d_rif"),
-    "inception3d": Method("A", "inception3d", passes=2, share=0.35),
-    "rb3d_gap": Method("A", "rb3d_gap", passes=2, share=0.3),
-    "cb3d_gap": Method("A", "cb3d_gap", passes=2, share=0.6),
-    "dsrf3d": Method("A", "dsrf3d", passes=1, share=0.5),
-    "dsrf3d_v2": Method("A", "dsrf3d_v2", passes=1, share=0.4),
+    "inception3d": Method("A", "inception3d"),
+    "rb3d_gap": Method("A", "rb3d_gap"),
+    "cb3d_gap": Method("A", "cb3d_gap"),
+    "dsrf3d": Method("A", "dsrf3d", share=0.4),
+    "dsrf3d_v2": Method("A", "dsrf3d_v2", share=0.4),
     "ours": OUR_RECIPE,
     "ours_fast": replace(OUR_RECIPE, model="motif3d_fast"),
     "ours_without_invariants": replace(OUR_RECIPE, model="motif3d", turns=False),

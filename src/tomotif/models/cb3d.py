@@ -1,8 +1,7 @@
 """CB3D: eight convolutions, pooled first within slices. The literal network, and a light one.
 
 Che et al. 2018, arXiv 1707.04885, after C3D (Tran et al. 2015, ICCV). ``cb3d_gap`` has a quarter of the filters, batch
-normalisation, without which it learns nothing from some ten thousand noisy boxes, and a global average in place of the
-hidden layers, so that it can be trained on a CPU.
+normalisation, and a global average in place of the hidden layers, so that it can be trained on a CPU.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """RB3D: four blocks that concatenate a shortcut with a bottleneck. The literal network, and one with a light head.
 
 Che et al. 2018, arXiv 1707.04885. Nearly all of its 263 million parameters lie between the last block and the first
-hidden layer; ``rb3d_gap`` puts a global average there, and normalises batches: without that it learns nothing from some
-ten thousand noisy boxes.
+hidden layer; ``rb3d_gap`` puts a global average there, and normalises batches.
 """
 
 from __future__ import annotations
