@@ -7,14 +7,21 @@ SNR 0.1 of each, alone in the box:
 - ``rigid``: another rotation, shift (up to 2 voxels), defocus and noise each time, ±60° about y.
 - ``wedge``: the tilt range (±60°, ±50° or ±40°) and the tilt axis (y or x) change as well.
 
-Networks are those of ``benchmarks/classify.py``, trained in crowded tomograms (seed 0). Features are logits, one value
-a class; ``embedding`` has the ratios of what the last layer is made from. ``unseen``: complexes that no network knows.
+All networks learn from the same boxes of that kind, of six wedges, with none to two neighbours, for as many samples and
+with the better of two learning rates; ``ours`` also draws the particle alone in training, and averages over the turns
+that keep the wedge. Features are logits, one value a class, the structural features of Xu et al. 2017, Bioinformatics
+33:i13; ``probabilities`` and ``embedding`` have the ratios after and before. ``accuracy`` is that of the renderings.
+``unseen``: complexes that no network knows.
 """
 
 from __future__ import annotations
 
+import inspect
+import tempfile
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,17 +29,39 @@ from numpy.typing import NDArray
 
 from benchmarks import classify, harness
 from benchmarks import classify_data as data
+from tomotif import models
+from tomotif.core import MissingWedge, Particles, Subtomograms
 from tomotif.core.missing_wedge import TiltAxis
+from tomotif.data.augment import Flip, wedge_safe_flips
+from tomotif.engine.model_folder import read_card
+from tomotif.engine.predict import NO_FLIPS, Layer, openvino_predictor, predict_boxes
 from tomotif.io.structure import load_structure
+from tomotif.ops.calibration import softmax
+from tomotif.tasks.classify import ClassifierSettings, train_classifier
 from tomotif.tasks.simulate import SubtomogramSettings, simulate_subtomograms
 
 NAME = "features"
-METHODS = ("ours", "ours_fast", "dsrf3d", "inception3d", "rb3d_gap", "cb3d_gap")
-QUICK_METHODS = ("ours", "rb3d_gap")
+METHODS = {"ours": "motif3d_rif", "inception3d": "inception3d", "cb3d_gap": "cb3d_gap", "dsrf3d": "dsrf3d"}
 OURS, PUBLISHED = "ours", "dsrf3d"
 RENDERINGS, PARTICLES = 16, 8
 SNR = 0.1
 AXES: tuple[TiltAxis, ...] = ("y", "x")
+WEDGES = [(tilt, axis) for tilt in data.TILTS for axis in AXES]
+LEARNING_RATES = (5e-4, 2e-3)
+TRIAL = 0.2
+"""Share of the boxes that each learning rate is tried with, once."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a run is: training boxes of each complex and wedge (as many of background), epochs, methods."""
+
+    train: int = 200
+    epochs: int = 3
+    methods: tuple[str, ...] = tuple(METHODS)
+
+
+FULL, QUICK = Size(), Size(train=20, epochs=4, methods=("ours", "cb3d_gap"))
 
 
 def spread_ratio(features: NDArray[np.floating], names: NDArray[np.str_]) -> float:
@@ -47,47 +76,102 @@ def spread_ratio(features: NDArray[np.floating], names: NDArray[np.str_]) -> flo
     return float(np.sqrt(within / between))
 
 
-def renderings(
-    classes: tuple[str, ...], count: int, tilt: int, axis: TiltAxis, seed: int
-) -> tuple[NDArray[np.float16], NDArray[np.str_]]:
-    """Boxes of each complex, and whose they are."""
-    settings = SubtomogramSettings(count=count, snr=SNR, tilt_range=(-float(tilt), float(tilt)), tilt_axis=axis)
-    made = simulate_subtomograms([load_structure(name) for name in classes], settings, np.random.default_rng(seed))
-    return np.asarray(made.stack), made.particles["class"].to_numpy().astype(str)
+# ---------------------------------------------------------------------------------------------- boxes
+
+
+def wedge_settings(tilt: int, axis: TiltAxis, **settings: Any) -> SubtomogramSettings:
+    """Of boxes with one wedge."""
+    return SubtomogramSettings(snr=SNR, tilt_range=(-float(tilt), float(tilt)), tilt_axis=axis, **settings)
+
+
+def training_boxes(count: int) -> tuple[Subtomograms, NDArray[np.float16]]:
+    """Boxes of all wedges, each of a tomogram's name of its own, and the particle of each alone."""
+    structures = [load_structure(name) for name in data.CLASSES]
+    parts, alone = [], []
+    for number, (tilt, axis) in enumerate(WEDGES):
+        settings = wedge_settings(tilt, axis, count=count, background=count, neighbours=number % 3)
+        density = np.empty(((len(structures) + 1) * count, *(settings.box_px,) * 3), np.float16)
+        rng = np.random.default_rng((1, number))
+        parts.append(simulate_subtomograms(structures, settings, rng, name=f"wedge{number}", density=density))
+        alone.append(density)
+    particles = Particles.concat([part.particles for part in parts])
+    groups = np.array([f"part{i % 20:02d}" for i in range(len(particles))], dtype=object)  # to hold some out of each
+    particles = replace(particles, tomogram=groups).with_columns(stack_index=np.arange(len(particles)))
+    stack = np.concatenate([np.asarray(part.stack) for part in parts])
+    widest = MissingWedge(-data.TILTS[0], data.TILTS[0])
+    return Subtomograms(particles, stack, parts[0].voxel_size, widest), np.concatenate(alone)
 
 
 def rendered(kind: str, classes: tuple[str, ...]) -> tuple[NDArray[np.float16], NDArray[np.str_]]:
-    """All renderings for one of the ratios."""
-    wedges = [(60, AXES[0])] if kind == "rigid" else [(tilt, axis) for tilt in data.TILTS for axis in AXES]
+    """All renderings for one of the ratios, and whose they are."""
+    wedges = WEDGES[:1] if kind == "rigid" else WEDGES
     count = -(-RENDERINGS * PARTICLES // len(wedges))
-    parts = [renderings(classes, count, tilt, axis, seed) for seed, (tilt, axis) in enumerate(wedges)]
-    return np.concatenate([stack for stack, _ in parts]), np.concatenate([names for _, names in parts])
+    structures = [load_structure(name) for name in classes]
+    made = [
+        simulate_subtomograms(structures, wedge_settings(tilt, axis, count=count), np.random.default_rng(seed))
+        for seed, (tilt, axis) in enumerate(wedges)
+    ]
+    names = np.concatenate([part.particles["class"].to_numpy().astype(str) for part in made])
+    return np.concatenate([np.asarray(part.stack) for part in made]), names
 
 
-def one(method: str, size: data.Size) -> dict[str, Any]:
+# ---------------------------------------------------------------------------------------------- methods
+
+
+def trained(method: str, size: Size, folder: Path) -> Path:
+    """Train a network with the better of two learning rates; gives the model folder."""
+    boxes, alone = training_boxes(size.train)
+    density = alone if method == OURS else None
+    some = np.sort(np.random.default_rng(0).permutation(len(boxes))[: round(TRIAL * len(boxes))])
+    fewer = replace(boxes, particles=boxes.particles.take(some), stack=np.asarray(boxes.stack)[some])
+
+    def accuracy(rate: float) -> float:
+        settings = ClassifierSettings(model=METHODS[method], epochs=1, learning_rate=rate)
+        given = None if density is None else density[some]
+        card = train_classifier(fewer, settings, folder / f"trial_{rate:g}", density=given, progress=False)
+        return card.validation_accuracy or 0.0
+
+    settings = ClassifierSettings(
+        model=METHODS[method], epochs=size.epochs, learning_rate=max(LEARNING_RATES, key=accuracy)
+    )
+    train_classifier(boxes, settings, folder / "chosen", density=density, progress=False)
+    return folder / "chosen" / "model"
+
+
+def one(method: str, size: Size) -> dict[str, Any]:
     """The spread ratios of one method."""
-    trained = classify.trained(method, 0, size)
-    numbers: dict[str, Any] = {"method": method}
-    for where, classes in (("known", data.CLASSES), ("unseen", classify.UNSEEN)):
-        for kind in ("rigid", "wedge"):
-            boxes, names = rendered(kind, classes)
-            numbers[f"{where}_{kind}"] = {
-                "logits": round(spread_ratio(trained.logits(boxes), names), 4),
-                "embedding": round(spread_ratio(trained.features(boxes), names), 4),
-            }
+    flips: list[Flip] | tuple[Flip, ...] = NO_FLIPS
+    if method == OURS:
+        flips = wedge_safe_flips(MissingWedge(-data.TILTS[0], data.TILTS[0]))  # the same for all wedges
+    with tempfile.TemporaryDirectory() as folder:
+        model = trained(method, size, Path(folder))
+        card = read_card(model)
+
+        def through(layer: Layer, boxes: NDArray[np.floating]) -> NDArray[np.float32]:
+            return predict_boxes(openvino_predictor(model, 32, layer), boxes, 32, flips)
+
+        numbers: dict[str, Any] = {"learning_rate": card.training["learning_rate"]}
+        numbers["samples"] = int(card.training["particles"] or 0) * size.epochs
+        for where, classes in (("known", data.CLASSES), ("unseen", classify.UNSEEN)):
+            for kind in ("rigid", "wedge"):
+                boxes, names = rendered(kind, classes)
+                logits = through("logits", boxes)
+                numbers[f"{where}_{kind}"] = {
+                    "logits": round(spread_ratio(logits, names), 4),
+                    "probabilities": round(spread_ratio(softmax(logits, card.temperature), names), 4),
+                    "embedding": round(spread_ratio(through("embedding", boxes), names), 4),
+                }
+                if where == "known":
+                    found = np.array(card.classes)[logits.argmax(axis=1)]
+                    numbers[f"{where}_{kind}"]["accuracy"] = round(float(np.mean(found == names)), 4)
     return numbers
 
 
 def summary(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Ratios of the logits by method, and by what factor ours are smaller than the published network's."""
-    flat = {
-        method: {
-            **{name: cell[name]["logits"] for name in cell if name != "method"},
-            "embedding": {name: cell[name]["embedding"] for name in cell if name != "method"},
-        }
-        for method, cell in cells.items()
-    }
-    if OURS not in flat or PUBLISHED not in flat:
+    ratios = ("known_rigid", "known_wedge", "unseen_rigid", "unseen_wedge")
+    flat = {method: {**{k: cell[k]["logits"] for k in ratios}, "details": cell} for method, cell in cells.items()}
+    if PUBLISHED not in flat:
         return flat
     share = {
         f"ours_over_{PUBLISHED}_{k}": round(flat[OURS][k] / flat[PUBLISHED][k], 3)
@@ -96,14 +180,22 @@ def summary(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {**flat, **share}
 
 
+def digest(method: str, size: Size) -> str:
+    """What decides a cell besides its name, in eight letters."""
+    code = classify.source_of(inspect.getmodule(models.architecture(METHODS[method]).build))
+    study = (replace(size, methods=()), RENDERINGS, PARTICLES, SNR, WEDGES, LEARNING_RATES, TRIAL, data.CLASSES)
+    return blake2b((repr(study) + code).encode(), digest_size=4).hexdigest()
+
+
 def main(quick: bool) -> dict[str, Any]:
     """All methods."""
-    size, names, prefix = (data.QUICK, QUICK_METHODS, "quick_") if quick else (data.FULL, METHODS, "")
-    cells = {}
-    for method in names:
-        study = repr((RENDERINGS, PARTICLES, SNR)) + classify.digest(classify.METHODS[method], size)
-        key = f"{prefix}{method}_{blake2b(study.encode(), digest_size=4).hexdigest()}"
-        cells[method] = harness.measured(harness.cell(NAME, key, partial(one, method, size)))
+    size, prefix = (QUICK, "quick_") if quick else (FULL, "")
+    cells = {
+        method: harness.measured(
+            harness.cell(NAME, f"{prefix}{method}_{digest(method, size)}", partial(one, method, size))
+        )
+        for method in size.methods
+    }
     return summary(cells)
 
 
