@@ -313,7 +313,7 @@ def test_few_and_none() -> None:
     assert interactions(Particles.create("t", [[1.0, 2, 3]], columns={"pattern": [0]}), [CUBE]) == []
     single = Particles.create("t", [[1.0, 2, 3], [500.0, 500, 500]], columns={"pattern": [1, 2]})
     assert {(i.pattern, i.neighbour) for i in interactions(single, [CUBE])} == {(1, 2), (2, 1)}
-    with pytest.raises(InputError, match="none named 'u'"):
+    with pytest.raises(UnknownNameError, match="unknown tomogram 'u'"):
         interactions(Particles.create("u", [[1.0, 2, 3]], columns={"pattern": [1]}), [CUBE])
     with pytest.raises(UnknownNameError, match="pattern"):
         interactions(Particles.create("t", [[1.0, 2, 3]]), [CUBE])

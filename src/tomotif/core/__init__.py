@@ -15,7 +15,7 @@ from tomotif.core.settings import Settings
 from tomotif.core.structure import Structure
 from tomotif.core.subtomograms import RESIDUALS, Subtomograms
 from tomotif.core.tilt_series import TiltSeries
-from tomotif.core.tomogram import Contrast, Tomogram
+from tomotif.core.tomogram import Contrast, Tomogram, tomograms_of
 from tomotif.core.volume import Volume
 
 __all__ = [
@@ -37,4 +37,5 @@ __all__ = [
     "TomotifError",
     "UnknownNameError",
     "Volume",
+    "tomograms_of",
 ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tomotif.core.errors import InputError
+import numpy as np
+
+from tomotif.core.errors import InputError, UnknownNameError
 from tomotif.core.missing_wedge import MissingWedge
+from tomotif.core.particles import Particles
 from tomotif.core.volume import Volume
 
 Contrast = Literal["dark", "bright"]
@@ -55,3 +59,33 @@ class Tomogram:
     def sign(self) -> float:
         """The factor that makes dense matter bright: -1 for dark contrast, else 1."""
         return -1.0 if self.contrast == "dark" else 1.0
+
+
+def tomograms_of(particles: Particles, tomograms: Sequence[Tomogram]) -> dict[str, Tomogram]:
+    """The tomograms that particles name, by name, in their order.
+
+    Parameters
+    ----------
+    particles
+        At least one, with positions that are numbers.
+    tomograms
+        Those that the particles name, and perhaps others.
+
+    Raises
+    ------
+    InputError
+        When there are no particles, or a position is no number.
+    UnknownNameError
+        When a tomogram is missing.
+    """
+    if not len(particles):
+        raise InputError("expected particles, got an empty table; pick with a lower threshold")
+    if not np.isfinite(particles.position).all():
+        row = int(np.flatnonzero(~np.isfinite(particles.position).all(axis=1))[0])
+        raise InputError(f"expected finite positions in Å, got {particles.position[row].tolist()} in row {row + 1}")
+    known = {tomogram.name: tomogram for tomogram in tomograms}
+    names = list(dict.fromkeys(map(str, particles.tomogram)))
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("tomogram", name, known)
+    return {name: known[name] for name in names}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from tomotif.models import build_model
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
 KNOWN = "known.safetensors"
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class ModelCard(Settings):
@@ -185,6 +187,24 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
         When a file is missing, or the weights are not the ones the card names.
     """
     card = read_card(folder)
+    return with_weights(build_model(card.architecture, card.box_px, len(card.classes)), folder, card), card
+
+
+def with_weights(model: Network, folder: Path, card: ModelCard) -> Network:
+    """A network with the weights of a model folder, in evaluation mode.
+
+    Parameters
+    ----------
+    model
+        The network that the card describes.
+    folder, card
+        The model folder, and what its card says.
+
+    Raises
+    ------
+    InputError
+        When the weights are missing, or are not the ones the card names.
+    """
     weights = folder / WEIGHTS
     if not weights.exists():
         raise InputError(f"expected the weights at {weights}, found none; copy the whole model folder or train again")
@@ -193,9 +213,9 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
             f"expected {weights} to be what {CARD} describes, got other content (its hash differs); "
             "the weights were changed or damaged: copy the model folder again or train again"
         )
-    model = build_model(card.architecture, card.box_px, len(card.classes))
     try:
         model.load_state_dict(load_file(weights))
     except (RuntimeError, SafetensorError) as error:
         raise InputError(f"expected weights of {card.architecture!r} in {weights}, got others; train again") from error
-    return model.eval(), card
+    model.eval()
+    return model

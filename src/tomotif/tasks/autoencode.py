@@ -17,19 +17,16 @@ import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tomotif.core import InputError, Particles, Progress, Settings, Subtomograms
 from tomotif.data.batches import BoxBatches, EpochBatches, loader
 from tomotif.data.splits import split_by_tomogram
-from tomotif.engine.model_folder import CARD, WEIGHTS, ModelCard, save_model
+from tomotif.engine.model_folder import CARD, ModelCard, save_model, with_weights
 from tomotif.engine.predict import Predictor, openvino_graph, predict_boxes, running
 from tomotif.engine.train import Objective, TrainSettings, fit
 from tomotif.io.files import read_json, replacing
-from tomotif.io.run_folder import digest
 from tomotif.models.autoencoder3d import Autoencoder, build_autoencoder
 from tomotif.ops.clustering import clusters_of
 
@@ -368,18 +365,7 @@ def load_autoencoder(folder: Path) -> tuple[Autoencoder, AutoencoderCard]:
         When a file is missing, or the weights are not the ones the card names.
     """
     card = read_autoencoder_card(folder)
-    weights = folder / WEIGHTS
-    if not weights.exists() or digest(weights) != card.weights_blake2:
-        raise InputError(
-            f"expected {weights} to be what {CARD} beside it describes, got {'other' if weights.exists() else 'no'} "
-            "content; copy the whole model folder again or train again"
-        )
-    model = build_autoencoder(card.architecture, card.box_px, card.codes)
-    try:
-        model.load_state_dict(load_file(weights))
-    except (RuntimeError, SafetensorError) as error:
-        raise InputError(f"expected weights of {card.architecture!r} in {weights}, got others; train again") from error
-    return model.eval(), card
+    return with_weights(build_autoencoder(card.architecture, card.box_px, card.codes), folder, card), card
 
 
 # ------------------------------------------------------------------------------------------------ codes and pictures

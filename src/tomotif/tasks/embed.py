@@ -24,7 +24,7 @@ from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 from scipy.stats import false_discovery_control
 
-from tomotif.core import InputError, Labels, Particles, Progress, Settings, Tomogram
+from tomotif.core import InputError, Labels, Particles, Progress, Settings, Tomogram, tomograms_of
 from tomotif.core.geometry import centre_index
 from tomotif.io.files import allocate, replacing, write_json
 from tomotif.io.mrc import HEADER_BYTES, new_header
@@ -435,16 +435,9 @@ def sites_of(
     particles: Particles, tomograms: Sequence[Tomogram], regions: Mapping[str, NDArray[np.bool_]]
 ) -> list[Site]:
     """The tomograms that the particles name."""
-    known = {tomogram.name: tomogram for tomogram in tomograms}
-    missing = sorted(set(map(str, particles.tomogram)) - set(known))
-    if missing:
-        raise InputError(f"expected the tomograms of all particles, got none named {missing[0]!r}")
-    if not np.isfinite(particles.position).all():
-        row = int(np.flatnonzero(~np.isfinite(particles.position).all(axis=1))[0])
-        raise InputError(f"expected finite positions in Å, got {particles.position[row].tolist()} in row {row + 1}")
     sites = []
-    for name in dict.fromkeys(map(str, particles.tomogram)):
-        inside, tomogram = particles.of_tomogram(name), known[name]
+    for name, tomogram in tomograms_of(particles, tomograms).items():
+        inside = particles.of_tomogram(name)
         number = inside["pattern"].to_numpy(np.int64)
         members = {int(i): inside.position[number == i] for i in np.unique(number)}
         region = regions.get(name)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tomotif.core import RESIDUALS, InputError, Particles, Progress, Settings, Tomogram, UnknownNameError
+from tomotif.core import RESIDUALS, InputError, Particles, Progress, Settings, Tomogram, tomograms_of
 from tomotif.core.geometry import centre_index
 from tomotif.io.stack import write_rows
 from tomotif.ops.crop import cut_boxes, inside_fraction, resample_boxes, source_size, standardise, to_half
@@ -89,7 +89,7 @@ def place_boxes(particles: Particles, tomograms: Sequence[Tomogram], settings: E
         When a tomogram is missing, the box is larger than a tomogram, voxel sizes differ, a position is no number, or
         no box lies sufficiently inside.
     """
-    used = _tomograms_of(particles, tomograms)
+    used = tomograms_of(particles, tomograms)
     box_voxel_size(list(used.values()), settings)  # refuses tomograms that differ
     residual, inside = np.zeros((len(particles), 3)), np.zeros(len(particles))
     for name, tomogram in used.items():
@@ -154,7 +154,7 @@ def extract(
     if stack.shape != expected:
         raise ValueError(f"expected a stack of shape {expected} for these particles, got {stack.shape}")
     mean, deviation = np.zeros(len(placed)), np.zeros(len(placed))
-    used = _tomograms_of(placed, tomograms)
+    used = tomograms_of(placed, tomograms)
 
     def cut(job: tuple[Tomogram, NDArray[np.int64]]) -> int:
         tomogram, rows = job
@@ -172,21 +172,6 @@ def extract(
             if progress is not None:
                 progress(done, len(placed))
     return placed.with_columns(mean=mean, deviation=deviation, stack_index=np.arange(len(placed)))
-
-
-def _tomograms_of(particles: Particles, tomograms: Sequence[Tomogram]) -> dict[str, Tomogram]:
-    """The tomograms that the particles name, by name."""
-    if not len(particles):
-        raise InputError("expected particles to extract, got an empty table; pick with a lower --threshold")
-    known = {t.name: t for t in tomograms}
-    names = dict.fromkeys(map(str, particles.tomogram))
-    for name in names:
-        if name not in known:
-            raise UnknownNameError("tomogram", name, known)
-    if not np.isfinite(particles.position).all():
-        row = int(np.flatnonzero(~np.isfinite(particles.position).all(axis=1))[0])
-        raise InputError(f"expected finite positions in Å, got {particles.position[row].tolist()} in row {row + 1}")
-    return {name: known[name] for name in names}
 
 
 def _check_box(tomogram: Tomogram, settings: ExtractSettings, step: float) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.spatial.transform import Rotation
 
-from tomotif.core import RESIDUALS, InputError, Particles, Progress, Settings, Tomogram, UnknownNameError
+from tomotif.core import RESIDUALS, InputError, Particles, Progress, Settings, Tomogram, tomograms_of
 from tomotif.core.geometry import centre_index
 from tomotif.io.stack import write_rows
 from tomotif.ops.crop import cut_boxes, standardise, to_half
@@ -85,7 +85,7 @@ def place_normalised(
         When a tomogram is missing or holds NaN or infinity, the box is larger than a tomogram, voxel sizes differ, a
         position is no number, or no turned box lies sufficiently inside.
     """
-    used = _tomograms_of(particles, tomograms, settings)
+    used = _checked_tomograms(particles, tomograms, settings)
     position = particles.position.copy()
     quaternion, extent = np.zeros((len(particles), 4)), np.zeros((len(particles), 3))
     volume, done = np.zeros(len(particles)), 0
@@ -167,7 +167,7 @@ def normalise(
     expected = (len(placed), *(settings.box_px,) * 3)
     if stack.shape != expected:
         raise ValueError(f"expected a stack of shape {expected} for these particles, got {stack.shape}")
-    used = _tomograms_of(placed, tomograms, settings)
+    used = _checked_tomograms(placed, tomograms, settings)
     inside = _inside_fractions(placed, used, settings.box_px)
     mean, deviation, done = np.zeros(len(placed)), np.zeros(len(placed)), 0
     for tomogram, rows in _jobs(placed.tomogram, placed.position, used, settings):
@@ -266,21 +266,11 @@ def _inside_fractions(particles: Particles, used: Mapping[str, Tomogram], box_px
     return inside
 
 
-def _tomograms_of(
+def _checked_tomograms(
     particles: Particles, tomograms: Sequence[Tomogram], settings: NormaliseSettings
 ) -> dict[str, Tomogram]:
     """The tomograms that the particles name, by name, checked to hold boxes of one voxel size."""
-    if not len(particles):
-        raise InputError("expected particles to normalise, got an empty table; pick with a lower --dog-threshold")
-    if not np.isfinite(particles.position).all():
-        row = int(np.flatnonzero(~np.isfinite(particles.position).all(axis=1))[0])
-        raise InputError(f"expected finite positions in Å, got {particles.position[row].tolist()} in row {row + 1}")
-    known = {tomogram.name: tomogram for tomogram in tomograms}
-    used: dict[str, Tomogram] = {}
-    for name in dict.fromkeys(map(str, particles.tomogram)):
-        if name not in known:
-            raise UnknownNameError("tomogram", name, known)
-        used[name] = known[name]
+    used = tomograms_of(particles, tomograms)
     first = next(iter(used.values()))
     for tomogram in used.values():
         if abs(tomogram.voxel_size / first.voxel_size - 1) > _SAME:
