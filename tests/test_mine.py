@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,22 @@ def test_what_a_person_writes_is_taken_up(
         assert set(groups["group"][groups["pattern"].astype(int) == 1]) == {"filament"}
     finally:
         (folder / "patterns.yaml").write_text(text)
+
+
+def test_other_clusters_do_not_repeat_earlier_stages(
+    mined: tuple[Path, Path, list[tuple[str, np.ndarray]]],
+) -> None:
+    """As the documentation says: what depends on the clusters is removed, and the rest stays. The last on this run."""
+    tomogram, folder, _ = mined
+    settings = [*QUICK]
+    settings[settings.index("--patterns") + 1] = "3"
+    before = {stage: (folder / stage / "run.json").read_bytes() for stage in ("picks", "normalised", "autoencoder")}
+    run("mine", tomogram, "-o", folder, *settings, code=2)  # nothing that is there is replaced unasked
+    for path in [*folder.glob("patterns*"), folder / "embedding"]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    run("mine", tomogram, "-o", folder, *settings)
+    assert {stage: (folder / stage / "run.json").read_bytes() for stage in before} == before
+    assert len(read_json(folder / "patterns.json")) == 3
 
 
 def test_mining_by_stages_and_with_too_few_candidates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

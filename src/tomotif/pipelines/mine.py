@@ -1,8 +1,8 @@
 """Mining: tomograms → candidates → patterns without labels → groups → back in the tomogram, with who neighbours whom.
 
 The published line (Zeng et al. 2018, J Struct Biol 202:150): difference of Gaussians → pose normalisation → autoencoder
-→ k-means on the codes → decoded cluster centres → groups → embedding. Each stage is a run folder, so a rerun with other
-settings of a late stage repeats only what comes after it, and what a person writes into ``patterns.yaml`` is taken up.
+→ k-means on the codes → decoded cluster centres → groups → embedding. Each stage is a run folder that a rerun does not
+repeat, and what a person writes into ``patterns.yaml`` is taken up.
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ from tomotif.io.files import read_json, replacing, write_json
 from tomotif.io.run_folder import RECORD, RunFolder, run_folder
 from tomotif.io.stack import TABLE_NAME, create_stack, open_stack, read_subtomograms, write_subtomogram_table
 from tomotif.io.star import read_particles, read_tomograms, write_particles, write_tomograms
-from tomotif.pipelines.stages import TOMOGRAMS, Run, common_missing_wedge, pick_stage, write_results, write_table
+from tomotif.pipelines.stages import (
+    TOMOGRAMS,
+    Run,
+    common_missing_wedge,
+    pick_stage,
+    silent,
+    write_results,
+    write_table,
+)
 from tomotif.report.figures import stretch
 from tomotif.tasks.autoencode import AutoencoderSettings, CodeClusterSettings, find_patterns, train_autoencoder
 from tomotif.tasks.embed import Interaction, InteractionSettings, candidate_region, interactions, write_embedding
@@ -157,7 +165,7 @@ def autoencoder_stage(turned: Path, settings: AutoencoderSettings, run: Run) -> 
     ) as folder:
         if folder.finished:
             return folder
-        card = train_autoencoder(open_turned(turned), settings, folder.path, progress=True)
+        card = train_autoencoder(open_turned(turned), settings, folder.path, progress=run.bar is not silent)
         folder.record(**card.scores)
     return folder
 
