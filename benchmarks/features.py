@@ -8,7 +8,7 @@ SNR 0.1 of each, alone in the box:
 - ``wedge``: the tilt range (±60°, ±50° or ±40°) and the tilt axis (y or x) change as well.
 
 All networks learn from the same boxes of that kind, of six wedges, with none to two neighbours, for as many samples and
-with the better of two learning rates; ``ours`` also draws the particle alone in training, and averages over the turns
+with the best of three learning rates; ``ours`` also draws the particle alone in training, and averages over the turns
 that keep the wedge. Features are logits, one value a class, the structural features of Xu et al. 2017, Bioinformatics
 33:i13; ``probabilities`` and ``embedding`` have the ratios after and before. ``accuracy`` is that of the renderings.
 ``unseen``: complexes that no network knows.
@@ -34,7 +34,7 @@ from tomotif.core import MissingWedge, Particles, Subtomograms
 from tomotif.core.missing_wedge import TiltAxis
 from tomotif.data.augment import Flip, wedge_safe_flips
 from tomotif.engine.model_folder import read_card
-from tomotif.engine.predict import NO_FLIPS, Layer, openvino_predictor, predict_boxes
+from tomotif.engine.predict import NO_FLIPS, Layer, predict_boxes
 from tomotif.io.structure import load_structure
 from tomotif.ops.calibration import softmax
 from tomotif.tasks.classify import ClassifierSettings, train_classifier
@@ -47,8 +47,8 @@ RENDERINGS, PARTICLES = 16, 8
 SNR = 0.1
 AXES: tuple[TiltAxis, ...] = ("y", "x")
 WEDGES = [(tilt, axis) for tilt in data.TILTS for axis in AXES]
-LEARNING_RATES = (5e-4, 2e-3)
-TRIAL = 0.2
+LEARNING_RATES = (2e-4, 6e-4, 2e-3)
+TRIAL = 0.5
 """Share of the boxes that each learning rate is tried with, once."""
 
 
@@ -119,7 +119,7 @@ def rendered(kind: str, classes: tuple[str, ...]) -> tuple[NDArray[np.float16], 
 
 
 def trained(method: str, size: Size, folder: Path) -> Path:
-    """Train a network with the better of two learning rates; gives the model folder."""
+    """Train a network with the best of three learning rates; gives the model folder."""
     boxes, alone = training_boxes(size.train)
     density = alone if method == OURS else None
     some = np.sort(np.random.default_rng(0).permutation(len(boxes))[: round(TRIAL * len(boxes))])
@@ -148,7 +148,7 @@ def one(method: str, size: Size) -> dict[str, Any]:
         card = read_card(model)
 
         def through(layer: Layer, boxes: NDArray[np.floating]) -> NDArray[np.float32]:
-            return predict_boxes(openvino_predictor(model, 32, layer), boxes, 32, flips)
+            return predict_boxes(classify.fastest_predictor(model, 32, layer), boxes, 32, flips)
 
         numbers: dict[str, Any] = {"learning_rate": card.training["learning_rate"]}
         numbers["samples"] = int(card.training["particles"] or 0) * size.epochs

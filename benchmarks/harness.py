@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tomotif.io.environment import cpu_count, cpu_name, versions
 from tomotif.io.files import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results"
-RECORD = ("versions", "cpu", "wall_s")
+RECORD = ("versions", "cpu", "gpu", "wall_s")
 """What a cell says about where it ran."""
 
 _cell_seconds: list[float] = []
@@ -75,6 +77,8 @@ def cell(name: str, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str
         begun = time.perf_counter()
         numbers = compute()
         numbers |= {"wall_s": round(time.perf_counter() - begun, 1), "versions": versions(), "cpu": cpu_name()}
+        if torch.cuda.is_available():
+            numbers["gpu"] = torch.cuda.get_device_name()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, numbers)
     _cell_seconds.append(numbers["wall_s"])

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tomotif.models.registry import build_model, register
+from tomotif.models.start import start_as_glorot
 
 CHANNELS = 32
 
@@ -77,14 +78,6 @@ def autoencoder3d(box_px: int, codes: int) -> nn.Module:
         nn.Conv3d(CHANNELS, 1, 3, padding=1),
     )
     return Autoencoder(encoder, decoder).apply(start_as_glorot)
-
-
-def start_as_glorot(module: nn.Module) -> None:
-    """Draw the weights of a layer anew; its biases become 0."""
-    if isinstance(module, nn.Conv3d | nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        assert module.bias is not None
-        nn.init.zeros_(module.bias)
 
 
 def build_autoencoder(name: str, box_px: int, codes: int) -> Autoencoder:

@@ -10,6 +10,7 @@ from torch import nn
 
 from tomotif.models.dsrf3d import hidden_layers
 from tomotif.models.registry import register
+from tomotif.models.start import start_as_glorot
 
 WIDTHS = (64, 128, 256, 512, 512)
 """Filters of the five stages."""
@@ -46,7 +47,8 @@ def trunk(widths: tuple[int, ...], *, normalised: bool = False) -> nn.Sequential
 def cb3d(box_px: int, n_classes: int) -> nn.Module:
     """Build CB3D with its two hidden layers of 4096."""
     features = WIDTHS[-1] * (box_px // 16) * ((box_px // 16 + 2) // 2) ** 2
-    return nn.Sequential(trunk(WIDTHS), hidden_layers(features, 4096, n_classes, dropout=0.5))
+    literal = nn.Sequential(trunk(WIDTHS), hidden_layers(features, 4096, n_classes, dropout=0.5))
+    return literal.apply(start_as_glorot)
 
 
 @register("cb3d_gap", source="Che et al. 2018, arXiv 1707.04885; widths and head are tomotif's", box_multiple=8)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import nn
 
 from tomotif.models.registry import register
+from tomotif.models.start import start_as_glorot
 
 
 def two_convolutions(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -37,7 +38,7 @@ def dsrf3d(box_px: int, n_classes: int) -> nn.Module:
         two_convolutions(1, 32),
         two_convolutions(32, 64),
         hidden_layers(64 * (box_px // 4) ** 3, 512, n_classes),
-    )
+    ).apply(start_as_glorot)
 
 
 @register("dsrf3d_v2", source="Che et al. 2018, arXiv 1707.04885", box_multiple=8)
@@ -48,4 +49,4 @@ def dsrf3d_v2(box_px: int, n_classes: int) -> nn.Module:
         two_convolutions(32, 64),
         two_convolutions(64, 128),
         hidden_layers(128 * (box_px // 8) ** 3, 1024, n_classes, dropout=0.7),
-    )
+    ).apply(start_as_glorot)

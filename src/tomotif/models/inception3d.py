@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tomotif.models.registry import register
+from tomotif.models.start import start_as_glorot
 
 
 def activated(channels_in: int, channels_out: int, kernel: int) -> nn.Sequential:
@@ -49,4 +50,4 @@ def inception3d(box_px: int, n_classes: int) -> nn.Module:
         nn.Flatten(),
         nn.Dropout(0.7),
         nn.Linear(160 * ((box_px - 4) // 2 - 1) ** 3, n_classes),
-    )
+    ).apply(start_as_glorot)

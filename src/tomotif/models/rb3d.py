@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tomotif.models.dsrf3d import hidden_layers
 from tomotif.models.registry import register
+from tomotif.models.start import start_as_glorot
 
 
 def convolution(channels_in: int, channels_out: int, kernel: int, *, normalised: bool) -> nn.Sequential:
@@ -49,7 +50,8 @@ def trunk(*, normalised: bool = False) -> nn.Sequential:
 @register("rb3d", source="Che et al. 2018, arXiv 1707.04885", box_multiple=2)
 def rb3d(box_px: int, n_classes: int) -> nn.Module:
     """Build RB3D with its two hidden layers of 1024."""
-    return nn.Sequential(trunk(), hidden_layers(32 * (box_px // 2) ** 3, 1024, n_classes, dropout=0.5))
+    literal = nn.Sequential(trunk(), hidden_layers(32 * (box_px // 2) ** 3, 1024, n_classes, dropout=0.5))
+    return literal.apply(start_as_glorot)
 
 
 @register("rb3d_gap", source="Che et al. 2018, arXiv 1707.04885; the head is tomotif's", box_multiple=2)
