@@ -22,8 +22,8 @@ from tomotif.report.slices import SliceView
 
 TITLE = "What was found in the tomograms"
 HEAD_PICTURES, TILES = 2, 6
-NAMED = ("classify", "cluster", "discover")  # commands that know more of particles than picking does
-READER = {"classify": "score", "features": "discover"}  # commands that tell more of the same particles
+NAMED = ("classify", "cluster", "discover", "patterns", "embed")  # they know more of particles than picking does
+READER = {"classify": "score", "features": "discover", "patterns": "embed"}  # these tell more of the same particles
 WRAPPERS = ("demo", "run", "mine")  # pipelines: their time is that of the runs inside them
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 COLOURS = ("#E69F00", "#56B4E9", "#00A878", "#CC79A7", "#F0E442", "#E0600F", "#3D7FF0")
 NEUTRAL = "#9AA3AD"
 DASHES = ("", "5 3", "1.5 3")
-CLUSTER = re.compile(r"cluster_?(\d+)")  # clusters have no names of their own
+CLUSTER = re.compile(r"(cluster|pattern)_?(\d+)")  # clusters and patterns have no names of their own
 BACKGROUND_NAMES = frozenset({"", "none", "background", "unknown", "noise", "other", "decoy", "false"})
 
 
@@ -42,7 +42,7 @@ class Style:
     def word(self) -> str:
         """The name in a sentence."""
         cluster = CLUSTER.fullmatch(self.name)
-        return self.title or (f"cluster {cluster[1]}" if cluster else self.name or "other")
+        return self.title or (f"{cluster[1]} {cluster[2]}" if cluster else self.name or "other")
 
     @property
     def label(self) -> str:
@@ -64,18 +64,19 @@ class Palette:
     def of(cls, names: Iterable[str], titles: Mapping[str, str] | None = None) -> Palette:
         """Give every name a style, in sorted order; names that mean "nothing" are grey.
 
-        After seven names the colours begin again with dashed rings, then with dotted ones. Clusters have a round of
-        colours of their own, so that they do not change those of the classes.
+        After seven names the colours begin again with dashed rings, then with dotted ones. Clusters and patterns
+        have rounds of colours of their own, so that they do not change those of the classes.
 
         >>> palette = Palette.of(["ribosome", "none", "proteasome"])
         >>> [(s.name, s.colour) for s in palette.styles.values()]
         [('none', '#9AA3AD'), ('proteasome', '#E69F00'), ('ribosome', '#56B4E9')]
         """
         every = sorted(set(names), key=natural)
-        clusters = [name for name in every if CLUSTER.fullmatch(name)]
-        classes = [name for name in every if name not in clusters and name.lower() not in BACKGROUND_NAMES]
+        kinds = {name: found[1] for name in every if (found := CLUSTER.fullmatch(name))}
+        clusters, patterns = ([name for name in kinds if kinds[name] == kind] for kind in ("cluster", "pattern"))
+        classes = [name for name in every if name not in kinds and name.lower() not in BACKGROUND_NAMES]
         looks = dict.fromkeys(every, (NEUTRAL, ""))
-        for family in (classes, clusters):
+        for family in (classes, clusters, patterns):
             for number, name in enumerate(family):
                 turn, colour = divmod(number, len(COLOURS))
                 looks[name] = (COLOURS[colour], DASHES[turn % len(DASHES)])

@@ -15,19 +15,26 @@ from tomotif.core import InputError
 from tomotif.io.files import read_json
 from tomotif.io.stack import STACK_NAME, open_stack
 from tomotif.report.averages import average_section
-from tomotif.report.blocks import Section, as_list, count_bars, counted, first_column, listed, numbers, texts
+from tomotif.report.blocks import Section, as_list, as_number, count_bars, counted, first_column, listed, numbers, texts
 from tomotif.report.calibration import add_answers, add_held_out
 from tomotif.report.discoveries import discover_section, features_section
+from tomotif.report.embedding import embed_section
 from tomotif.report.figures import Curve, line_chart
 from tomotif.report.gallery import SHORT
 from tomotif.report.palette import BACKGROUND_NAMES, Palette, natural
 from tomotif.report.parts import add_slices, by_size, galleries, gallery_caption, has_column
+from tomotif.report.patterns import PICTURES, pattern_names, patterns_section
 from tomotif.report.runs import PARTICLES, Run, mapping
 from tomotif.report.scores import score_class_names, score_section
 from tomotif.report.slices import Colouring
 from tomotif.report.truth import true_classes
 
 TRAINING, VALIDATION = "#0E8A8A", "#D55E00"
+AUTOENCODER = (
+    "Live numbers differ between boxes; the others say nothing. The error is that of boxes that were not learned from: "
+    "lower is better, and what is left is mostly noise. Variation: variance between the drawings as a share of that "
+    "between the boxes; near 0 all drawings would be the same."
+)
 BY_SHAPE = "proposed by its shape alone: no template and no label decided it, and nobody has confirmed it"
 
 
@@ -46,7 +53,7 @@ def build_section(run: Run, classes: Palette, *, brief: bool) -> Section:
     section = Section(run, title=str(run.record.get("command") or "Run").capitalize())
     if not run.finished:
         section.notes.append("This run has not ended: what is shown may be incomplete.")
-    builder = BUILDERS.get(run.command)
+    builder = patterns_section if (run / PICTURES).is_file() else BUILDERS.get(run.command)
     if builder is not None:
         section.attempt(builder, section, classes, brief)
     return section
@@ -56,7 +63,7 @@ def class_names(runs: Sequence[Run]) -> list[str]:
     """Every name of a class or group that the runs' files mention; damaged files are passed over."""
     names: set[str] = set()
     for run in runs:
-        for found in (names_in, true_names_in):
+        for found in (names_in, true_names_in, pattern_names):
             names |= Section(run).attempt(found, run) or set()
     return sorted(names, key=natural)
 
@@ -204,6 +211,48 @@ def train_section(section: Section, classes: Palette, brief: bool) -> None:
         add_held_out(section, classes)
 
 
+def normalise_section(section: Section, classes: Palette, brief: bool) -> None:
+    """How many candidates were turned."""
+    section.title = "Boxes in their normal pose"
+    boxes, dropped = (as_number(section.run.results.get(key)) or 0 for key in ("subtomograms", "dropped"))
+    if section.run.finished:
+        left = f"; {dropped:,.0f} of the picks were left out" if dropped else ""
+        section.lead = f"{counted(int(boxes), 'box', 'boxes')} cut around the picks and turned so that the object in "
+        section.lead += f"the middle has its principal axes along z, y and x{left}."
+
+
+def autoencode_section(section: Section, classes: Palette, brief: bool) -> None:
+    """The training curve of an autoencoder, and what its card says."""
+    section.title = "Autoencoder"
+    card = mapping(section.attempt(read_json, section.run / "model" / "model.json"))
+    if card:
+        codes, scores, training = card.get("codes"), mapping(card.get("scores")), mapping(card.get("training"))
+        section.lead = (
+            f"The network {card.get('architecture', '')} learned to write a box down in {value_text(codes)} numbers "
+            "and to draw it again from them, without labels."
+        )
+        names = ("live_codes", "val_error", "picture_variation")
+        live, error, variation = (as_number(scores.get(name)) for name in names)
+        facts = {
+            "live numbers": None if live is None else f"{live:.0f} of {value_text(codes)}",
+            "squared error a voxel": None if error is None else f"{error:.3g}",
+            "variation of the drawings": None if variation is None else f"{variation:.0%}",
+            "box": f"{card.get('box_px')}³ voxels of {value_text(card.get('voxel_size'))} Å",
+            "boxes trained on": training.get("particles"),
+            "validated on": training.get("validation_particles"),
+            "epochs": training.get("epochs_run"),
+        }
+        shown = {key: value_text(value) for key, value in facts.items() if value is not None}
+        section.add("facts", "The network", shown, AUTOENCODER)
+    history = section.attempt(read_history, section.run / "history.csv")
+    charts = history_charts(history, section.run.name, (7.2, 2.3)) if history else []
+    caption = (
+        "Loss of boxes that were not learned from (solid) and of those that were (dashed): both should fall and level "
+        "out. Where only the dashed line falls, the network learns boxes by heart."
+    )
+    section.add("charts", "Training curve", charts, caption)
+
+
 def value_text(value: object) -> str:
     """A setting or result as text: whole numbers with thousands apart, lists joined.
 
@@ -243,7 +292,7 @@ def read_history(path: Path) -> dict[str, list[float]]:
         ) from error
 
 
-def history_charts(history: dict[str, list[float]], name: str) -> list[str]:
+def history_charts(history: dict[str, list[float]], name: str, size: tuple[float, float] = (4.8, 2.5)) -> list[str]:
     """Losses in one chart, accuracies (fractions) in another."""
     epoch = history.get("epoch") or list(range(len(next(iter(history.values())))))
     charts = []
@@ -252,7 +301,10 @@ def history_charts(history: dict[str, list[float]], name: str) -> list[str]:
         if curves:
             label = ending if len(curves) > 1 else curves[0].label
             title = f"{ending} per epoch, {name}"
-            charts.append(line_chart(curves, name=title, x_label="epoch", y_label=label, y_range=limits, whole_x=True))
+            chart = line_chart(
+                curves, name=title, x_label="epoch", y_label=label, y_range=limits, whole_x=True, size=size
+            )
+            charts.append(chart)
     return charts
 
 
@@ -351,4 +403,8 @@ BUILDERS: dict[str, Callable[[Section, Palette, bool], None]] = {
     "discover": discover_section,
     "average": average_section,
     "score": score_section,
+    "normalise": normalise_section,
+    "autoencode": autoencode_section,
+    "patterns": patterns_section,
+    "embed": embed_section,
 }

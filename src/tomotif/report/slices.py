@@ -33,6 +33,17 @@ class Ring:
 
 
 @dataclass(frozen=True)
+class Area:
+    """What something covers of a slice: ``path`` is the data of an SVG path, closed, in voxels of the tomogram."""
+
+    path: str
+    colour: str
+    dash: str
+    key: str
+    title: str
+
+
+@dataclass(frozen=True)
 class Slice:
     """One slice as the page shows it. The drawing's unit is the tomogram's voxel."""
 
@@ -44,6 +55,7 @@ class Slice:
     bar: float
     bar_label: str
     z_label: str
+    areas: Sequence[Area] = ()
 
 
 @dataclass(frozen=True)
@@ -122,6 +134,18 @@ def radii(particles: Particles) -> NDArray[np.float64]:
     return np.where(np.isfinite(given) & (given > 0), given, USUAL_RADIUS)
 
 
+def slab_of(tomogram: Tomogram, z: float) -> slice:
+    """Indices along z of the slices averaged at the height z (Å)."""
+    thickness = max(1, round(SLAB / tomogram.voxel_size))
+    first = int(np.clip(round(z / tomogram.voxel_size) - thickness // 2, 0, max(tomogram.shape[0] - thickness, 0)))
+    return slice(first, min(first + thickness, tomogram.shape[0]))
+
+
+def binning(tomogram: Tomogram) -> int:
+    """Voxels of a tomogram per pixel of its displayed slices."""
+    return -(-max(tomogram.shape[1:]) // LARGEST_PX)
+
+
 def slab_image(tomogram: Tomogram, z: float) -> tuple[NDArray[np.float32], int]:
     """A displayed slice: dense matter bright, averaged along z and low-passed, binned to at most 640 pixels.
 
@@ -141,28 +165,28 @@ def slab_image(tomogram: Tomogram, z: float) -> tuple[NDArray[np.float32], int]:
     factor
         Voxels of the tomogram per pixel.
     """
-    thickness = max(1, round(SLAB / tomogram.voxel_size))
-    first = int(np.clip(round(z / tomogram.voxel_size) - thickness // 2, 0, max(tomogram.shape[0] - thickness, 0)))
-    slab = np.asarray(tomogram.volume.data[first : first + thickness], dtype=np.float32).mean(axis=0)
+    slab = np.asarray(tomogram.volume.data[slab_of(tomogram, z)], dtype=np.float32).mean(axis=0)
     low_passed = smooth(tomogram.sign * slab, float(np.clip(LOW_PASS / tomogram.voxel_size, 0.7, 4)))
-    factor = -(-max(low_passed.shape) // LARGEST_PX)
+    factor = binning(tomogram)
     return np.asarray(bin_by_mean(low_passed, factor), dtype=np.float32), factor
 
 
-def draw_slice(tomogram: Tomogram, z: float, rings: list[Ring]) -> Slice:
+def draw_slice(tomogram: Tomogram, z: float, rings: list[Ring], areas: Sequence[Area] = ()) -> Slice:
     """Cut one slice and give it a scale bar."""
     image, factor = slab_image(tomogram, z)
     height, width = (n * factor for n in image.shape)
     bar = nice_length(width * tomogram.voxel_size / 4)
+    drawn = f"{len(areas)} patterns painted" if areas else f"{len(rings)} particles marked"
     return Slice(
         image=png(stretch(image)),
-        alt=f"xy slice of {tomogram.name} at z = {z / 10:.0f} nm with {len(rings)} particles marked",
+        alt=f"xy slice of {tomogram.name} at z = {z / 10:.0f} nm with {drawn}",
         width=width,
         height=height,
         rings=rings,
         bar=bar / tomogram.voxel_size,
         bar_label=f"{bar / 10:g} nm",
         z_label=f"z = {z / 10:.0f} nm",
+        areas=areas,
     )
 
 
@@ -223,7 +247,7 @@ def slice_view(
         slices=[draw_slice(tomogram, z, rings_at(particles, colouring, tomogram.voxel_size, z)) for z in heights],
         legend=sorted(legend, key=lambda entry: (entry.style.colour == NEUTRAL, entry.style.index)),
         scale=None if colouring.values is None else colour_scale(colouring.values, colouring.label),
-        facts=display_facts(tomogram, "radius" in particles),
+        facts=f"{display_facts(tomogram)} {ring_facts('radius' in particles)}",
         simulated=simulated,
     )
 
@@ -236,17 +260,21 @@ def colour_scale(values: NDArray[np.floating], label: str) -> tuple[str, str, st
     return label, f"{low:.3g}", f"{high:.3g}", ", ".join(heat_colours(np.linspace(0, 1, 21)))
 
 
-def display_facts(tomogram: Tomogram, has_radius: bool) -> str:
+def ring_facts(has_radius: bool) -> str:
+    """What the rings are, in a sentence."""
+    sphere = "particle's sphere" if has_radius else "particle's sphere of nominally 10 nm radius"
+    return f"Rings are sections through each {sphere}."
+
+
+def display_facts(tomogram: Tomogram) -> str:
     """What was done for display, in one line."""
     nz, ny, nx = tomogram.shape
     thickness = max(1, round(SLAB / tomogram.voxel_size))
     contrast = "contrast inverted for display, " if tomogram.sign < 0 else ""
-    sphere = "particle's sphere" if has_radius else "particle's sphere of nominally 10 nm radius"
     return (
         f"{nx} × {ny} × {nz} voxels (x, y, z) of {tomogram.voxel_size:g} Å. Each picture averages {thickness} "
         f"slice{'s' if thickness > 1 else ''} ({thickness * tomogram.voxel_size / 10:.3g} nm) and is low-passed with a "
-        f"Gaussian; {contrast}dense matter is bright; x runs to the right, y down; "
-        f"rings are sections through each {sphere}."
+        f"Gaussian; {contrast}dense matter is bright; x runs to the right, y down."
     )
 
 
