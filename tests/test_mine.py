@@ -19,7 +19,8 @@ from tomotif.pipelines.mine import STAGES
 VOXEL = 20.0
 LARGE, SMALL = 110.0, 60.0
 QUICK = (
-    *("--pick.dog-sigma", "50", "--patterns", "4", "--normalise.box-px", "16", "--normalise.radius", "150"),
+    *("--method", "published", "--pick.dog-sigma", "50", "--codes.patterns", "4"),
+    *("--normalise.box-px", "16", "--normalise.radius", "150"),
     *("--autoencoder.epochs", "30", "--autoencoder.batch-size", "16", "--interactions.draws", "49"),
 )
 
@@ -55,7 +56,7 @@ def mined(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[tu
 
 def test_every_stage_leaves_its_nouns(mined: tuple[Path, Path, list[tuple[str, np.ndarray]]]) -> None:
     tomogram, folder, truth = mined
-    assert [(folder / stage / "run.json").exists() for stage in STAGES] == [True] * 5
+    assert [(folder / stage / "run.json").exists() for stage in STAGES["published"]] == [True] * 5
     placed = table(folder / "normalised")
     where = np.array([place for _, place in truth])
     nearest = np.linalg.norm(where[:, None] - placed.position, axis=2).min(axis=1)
@@ -107,7 +108,7 @@ def test_other_clusters_do_not_repeat_earlier_stages(
     """As the documentation says: what depends on the clusters is removed, and the rest stays. The last on this run."""
     tomogram, folder, _ = mined
     settings = [*QUICK]
-    settings[settings.index("--patterns") + 1] = "3"
+    settings[settings.index("--codes.patterns") + 1] = "3"
     before = {stage: (folder / stage / "run.json").read_bytes() for stage in ("picks", "normalised", "autoencoder")}
     run("mine", tomogram, "-o", folder, *settings, code=2)  # nothing that is there is replaced unasked
     for path in [*folder.glob("patterns*"), folder / "embedding"]:
@@ -123,5 +124,5 @@ def test_mining_by_stages_and_with_too_few_candidates(tmp_path: Path, capsys: py
     assert [path.name for path in (tmp_path / "mined").iterdir()] == ["picks"]
     assert "candidates" in capsys.readouterr().out
     write_volume(tmp_path / "noise.mrc", np.random.default_rng(0).normal(size=(40, 40, 40)).astype(np.float32), VOXEL)
-    run("mine", tmp_path / "noise.mrc", "-o", tmp_path / "none", "--pick.dog-threshold", "20", code=2)
+    run("mine", tmp_path / "noise.mrc", "-o", tmp_path / "none", "--pick.threshold", "3", code=2)
     assert "at least 20 candidates to mine" in capsys.readouterr().err

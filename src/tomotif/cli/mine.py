@@ -10,11 +10,16 @@ from rich.table import Table
 
 from tomotif.cli.console import console, progress_bar
 from tomotif.cli.options import TomogramOptions, open_tomograms
-from tomotif.pipelines.mine import PATTERNS_YAML, MinePickSettings, MineSettings, Stage, mine_patterns
+from tomotif.pipelines.mine import PATTERNS_YAML, Method, MinePickSettings, MineSettings, Stage, mine_patterns
+from tomotif.pipelines.mine_encoder import EncoderSettings
+from tomotif.pipelines.mine_published import PublishedSettings
 from tomotif.pipelines.stages import Run
 from tomotif.tasks.autoencode import AutoencoderSettings, CodeClusterSettings
+from tomotif.tasks.classify import PredictSettings
 from tomotif.tasks.embed import InteractionSettings
 from tomotif.tasks.normalise import NormaliseSettings
+from tomotif.tasks.pattern_clusters import PatternClusterSettings
+from tomotif.tasks.pattern_pictures import PictureSettings
 from tomotif.tasks.patterns import PatternSettings
 
 SIGNIFICANT = 0.05
@@ -25,17 +30,22 @@ def mine(
     tomograms: list[Path],
     *,
     output: Annotated[Path, Parameter(alias="-o")] = Path("mined"),
+    method: Method = "encoder",
+    encoder: Path | None = None,
     until: Stage = "embedding",
     options: Annotated[TomogramOptions, Parameter(name="*")] = TomogramOptions(),
-    codes: Annotated[CodeClusterSettings, Parameter(name="*")] = CodeClusterSettings(),
+    clusters: Annotated[PatternClusterSettings, Parameter(name="*")] = PatternClusterSettings(),
     picking: Annotated[MinePickSettings, Parameter(name="pick")] = MinePickSettings(),
-    pose: Annotated[NormaliseSettings, Parameter(name="normalise")] = NormaliseSettings(),
-    network: Annotated[AutoencoderSettings, Parameter(name="autoencoder")] = AutoencoderSettings(),
+    features: Annotated[PredictSettings, Parameter(name="features")] = PredictSettings(),
+    pictures: Annotated[PictureSettings, Parameter(name="pictures")] = PictureSettings(),
     groups: Annotated[PatternSettings, Parameter(name="groups")] = PatternSettings(),
     neighbours: Annotated[InteractionSettings, Parameter(name="interactions")] = InteractionSettings(),
+    pose: Annotated[NormaliseSettings, Parameter(name="normalise")] = NormaliseSettings(),
+    network: Annotated[AutoencoderSettings, Parameter(name="autoencoder")] = AutoencoderSettings(),
+    codes: Annotated[CodeClusterSettings, Parameter(name="codes")] = CodeClusterSettings(),
     overwrite: bool = False,
 ) -> None:
-    """Find the patterns in tomograms without labels: candidates, poses, autoencoder, clusters, groups, embedding.
+    """Find the patterns in tomograms without labels: candidates, features, kinds, averages, groups, embedding.
 
     Parameters
     ----------
@@ -43,26 +53,45 @@ def mine(
         Tomograms (.mrc, .rec), or a tomograms.star that names them.
     output
         Folder to write: a run folder for each stage, patterns.yaml (change it and run again) and patterns.json.
+    method
+        'encoder': features of a network that has seen no complex of nature, and blind averages; 'published': normal
+        poses, an autoencoder trained on these tomograms, and k-means (Zeng et al. 2018).
+    encoder
+        Model folder of an encoder; by default the one of the package that suits the voxel size.
     until
-        Last stage to run: picks, normalised, autoencoder, patterns or embedding.
+        Last stage to run: picks, boxes, features, patterns or embedding; with the published method picks, normalised,
+        autoencoder, patterns or embedding.
     options
         What the tomograms' files do not say.
-    codes
-        Number of patterns, runtime.
+    clusters
+        Number of patterns, or what counts as one.
     picking
         How candidates are found.
-    pose
-        Boxes, and how they are brought to their normal pose.
-    network
-        The autoencoder and its training.
+    features
+        How boxes go through the encoder; all turns that keep the missing wedge are always measured.
+    pictures
+        How the members of a pattern are aligned.
     groups
         How groups are proposed.
     neighbours
         How neighbouring patterns are counted.
+    pose
+        Published method: boxes, and how they are brought to their normal pose.
+    network
+        Published method: the autoencoder and its training.
+    codes
+        Published method: number of patterns, runtime.
     overwrite
         Replace an earlier run in the output folder.
     """
-    settings = MineSettings(picking, pose, network, codes, groups, neighbours)
+    settings = MineSettings(
+        method=method,
+        picking=picking,
+        encoder=EncoderSettings(encoder, features, clusters, pictures),
+        published=PublishedSettings(pose, network, codes),
+        groups=groups,
+        neighbours=neighbours,
+    )
     run = Run(output, overwrite, progress_bar)
     mined = mine_patterns(open_tomograms(tomograms, options), settings, run, until=until)
     console.print(f"{mined.candidates} candidates")

@@ -1,7 +1,7 @@
 """Mining: tomograms → candidates → patterns without labels → groups → back in the tomogram, with who neighbours whom.
 
-The published line (Zeng et al. 2018, J Struct Biol 202:150): difference of Gaussians → pose normalisation → autoencoder
-→ k-means on the codes → decoded cluster centres → groups → embedding. Each stage is a run folder that a rerun does not
+Two lines lead from candidates to patterns with their pictures: an encoder that knows no complex of nature
+(``mine_encoder``), and the published autoencoder (``mine_published``). Each stage is a run folder that a rerun does not
 repeat, and what a person writes into ``patterns.yaml`` is taken up.
 """
 
@@ -11,60 +11,63 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
-from tomotif.core import RESIDUALS, InputError, Particles, Subtomograms, Tomogram
-from tomotif.engine.model_folder import CARD
-from tomotif.engine.predict import discard_shards
+from tomotif.core import InputError, Particles, Subtomograms, Tomogram
 from tomotif.io.files import read_json, replacing, write_json
-from tomotif.io.run_folder import RECORD, RunFolder, run_folder
-from tomotif.io.stack import TABLE_NAME, create_stack, open_stack, read_subtomograms, write_subtomogram_table
-from tomotif.io.star import read_particles, read_tomograms, write_particles, write_tomograms
-from tomotif.pipelines.stages import (
-    TOMOGRAMS,
-    Run,
-    common_missing_wedge,
-    pick_stage,
-    silent,
-    write_results,
-    write_table,
+from tomotif.io.run_folder import RECORD, run_folder
+from tomotif.io.stack import TABLE_NAME, open_stack
+from tomotif.io.star import read_particles, read_tomograms, write_particles
+from tomotif.pipelines.mine_encoder import EncoderSettings, boxes_stage, encoder_for, kinds_stage, views_stage
+from tomotif.pipelines.mine_published import (
+    PICTURES_NAME,
+    PublishedSettings,
+    autoencoder_stage,
+    codes_stage,
+    normalise_stage,
+    upright,
 )
+from tomotif.pipelines.stages import TOMOGRAMS, Run, open_subtomograms, pick_stage, write_table
 from tomotif.report.figures import stretch
-from tomotif.tasks.autoencode import AutoencoderSettings, CodeClusterSettings, find_patterns, train_autoencoder
 from tomotif.tasks.embed import Interaction, InteractionSettings, candidate_region, interactions, write_embedding
-from tomotif.tasks.normalise import NormaliseSettings, normalise, place_normalised
 from tomotif.tasks.patterns import Pattern, PatternSettings, propose_groups, with_groups, write_patterns
 from tomotif.tasks.pick import PickSettings
 
-Stage = Literal["picks", "normalised", "autoencoder", "patterns", "embedding"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
-TURNED_NAME = "turned.mrcs"
-"""Boxes in their normal pose: no other name, since what turns boxes by their orientations must not find them."""
-PICTURES_NAME = "pictures.mrcs"
+Method = Literal["encoder", "published"]
+Stage = Literal["picks", "boxes", "features", "normalised", "autoencoder", "patterns", "embedding"]
+STAGES: dict[Method, tuple[Stage, ...]] = {
+    "encoder": ("picks", "boxes", "features", "patterns", "embedding"),
+    "published": ("picks", "normalised", "autoencoder", "patterns", "embedding"),
+}
 PATTERNS_YAML, PATTERNS_JSON = "patterns.yaml", "patterns.json"
 FEWEST = 20
 """Candidates that are too few to mine."""
 
 
 class MinePickSettings(PickSettings):
-    """How candidates are found; by the published method."""
+    """How candidates are found."""
 
-    method: Literal["multiscale", "dog"] = "dog"
-    """'dog' is the published difference of Gaussians of one width; 'multiscale' finds balls of several radii."""
+    method: Literal["auto", "multiscale", "dog"] = "auto"  # type: ignore[assignment]  # one more than picking has
+    """'multiscale' finds balls of several radii; 'dog' is the published difference of Gaussians of one width; 'auto'
+    takes the published one for the published method."""
+
+    def of(self, method: Method) -> PickSettings:
+        """As picking takes them."""
+        decided = {"encoder": "multiscale", "published": "dog"}[method] if self.method == "auto" else self.method
+        return PickSettings(**{**self.model_dump(), "method": decided})
 
 
 @dataclass(frozen=True)
 class MineSettings:
     """Settings of every stage."""
 
+    method: Method
     picking: MinePickSettings
-    pose: NormaliseSettings
-    network: AutoencoderSettings
-    codes: CodeClusterSettings
+    encoder: EncoderSettings
+    published: PublishedSettings
     groups: PatternSettings
     neighbours: InteractionSettings
 
@@ -109,102 +112,66 @@ def mine_patterns(
     InputError
         When there are too few candidates, or the autoencoder learns nothing.
     """
-    picks = pick_stage(tomograms, settings.picking, run.beside("picks"))
+    stages = STAGES[settings.method]
+    if until not in stages:
+        raise InputError(f"expected --until {', '.join(stages)} with --method {settings.method}, got {until}")
+    picks = pick_stage(tomograms, settings.picking.of(settings.method), run.beside("picks"))
     candidates = int(picks.results["picks"])
     if candidates < FEWEST:
         raise InputError(
             f"expected at least {FEWEST} candidates to mine, found {candidates} in {len(tomograms)} tomograms; check "
-            "--contrast and the voxel size, or lower --pick.dog-threshold"
+            "--contrast and the voxel size, or pick more: a lower --pick.threshold, or --pick.dog-threshold"
         )
     if until == "picks":
         return Mined(candidates)
-    turned = normalise_stage(picks.path, settings.pose, run.beside("normalised"))
-    if until == "normalised":
+    line = published_line if settings.method == "published" else encoder_line
+    found = line(picks.path, settings, run, until)
+    if found is None:
         return Mined(candidates)
-    trained = autoencoder_stage(turned.path, settings.network, run.beside("autoencoder"))
-    if until == "autoencoder":
-        return Mined(candidates)
-    found = patterns_stage(turned.path, trained.path / "model", settings.codes, run.beside("patterns"))
-    decided = decided_groups(found.path, turned.path, settings.groups, run.output)
+    patterns, boxes = found
+    decided = decided_groups(patterns, boxes, settings.groups, run.output)
     if until == "patterns":
         return Mined(candidates, tuple(decided))
-    beside = embedding_stage(found.path, decided, settings.neighbours, run.beside("embedding"))
+    beside = embedding_stage(patterns, decided, settings.neighbours, run.beside("embedding"))
     return Mined(candidates, tuple(decided), tuple(beside))
 
 
-def normalise_stage(picks: Path, settings: NormaliseSettings, run: Run) -> RunFolder:
-    """Bring every candidate to its normal pose, and cut it from its tomogram in that pose."""
-    opened = read_tomograms(picks / TOMOGRAMS)
-    files = [picks / TABLE_NAME, *(t.path for t in opened if t.path is not None)]
-    with run_folder(run.output, "normalise", settings, inputs=files, overwrite=run.overwrite) as folder:
-        if folder.finished:
-            return folder
-        particles = read_particles(picks / TABLE_NAME, tomograms=opened)
-        with run.bar("measuring poses") as progress:
-            placed = place_normalised(particles, opened, settings, progress=progress)
-        wedge, voxel_size = common_missing_wedge(opened), opened[0].voxel_size
-        grid = (len(placed), settings.box_px, voxel_size)
-        with run.bar("turning boxes") as progress, create_stack(folder / TURNED_NAME, *grid) as stack:
-            cut = normalise(placed, opened, settings, stack, progress=progress)
-        write_tomograms(folder / TOMOGRAMS, opened)
-        write_subtomogram_table(folder / TABLE_NAME, cut, missing_wedge=wedge, voxel_size=voxel_size, tomograms=opened)
-        folder.record(subtomograms=len(cut), dropped=len(particles) - len(cut))
-    return folder
+def published_line(picks: Path, settings: MineSettings, run: Run, until: Stage) -> tuple[Path, Subtomograms] | None:
+    """Normal poses, autoencoder, k-means.
+
+    Gives the folder of the patterns and the boxes of their members, or nothing when it ends before.
+    """
+    turned = normalise_stage(picks, settings.published.pose, run.beside("normalised"))
+    if until == "normalised":
+        return None
+    trained = autoencoder_stage(turned.path, settings.published.network, run.beside("autoencoder"))
+    if until == "autoencoder":
+        return None
+    found = codes_stage(turned.path, trained.path / "model", settings.published.codes, run.beside("patterns"))
+    return found.path, upright(turned.path)
 
 
-def open_turned(folder: Path) -> Subtomograms:
-    """Boxes in their normal pose."""
-    return read_subtomograms(folder / TABLE_NAME, stack=folder / TURNED_NAME)
+def encoder_line(picks: Path, settings: MineSettings, run: Run, until: Stage) -> tuple[Path, Subtomograms] | None:
+    """Boxes, features, kinds and their blind averages; gives what :func:`published_line` gives."""
+    model = encoder_for(read_tomograms(picks / TOMOGRAMS), settings.encoder.model)
+    boxes = boxes_stage(picks, model, run.beside("boxes"))
+    if until == "boxes":
+        return None
+    features = views_stage(boxes.path, model, settings.encoder.network, run.beside("features"))
+    if until == "features":
+        return None
+    found = kinds_stage(boxes.path, features.path, model, settings.encoder, run.beside("patterns"))
+    return found.path, open_subtomograms(found.path)[0]
 
 
-def autoencoder_stage(turned: Path, settings: AutoencoderSettings, run: Run) -> RunFolder:
-    """Train an autoencoder on turned boxes."""
-    files = [turned / TABLE_NAME, turned / TURNED_NAME]
-    with run_folder(
-        run.output, "autoencode", settings, inputs=files, seed=settings.seed, overwrite=run.overwrite
-    ) as folder:
-        if folder.finished:
-            return folder
-        card = train_autoencoder(open_turned(turned), settings, folder.path, progress=run.bar is not silent)
-        folder.record(**card.scores)
-    return folder
-
-
-def patterns_stage(turned: Path, model: Path, settings: CodeClusterSettings, run: Run) -> RunFolder:
-    """Group the codes of turned boxes, and draw the centre of every group."""
-    files = [turned / TABLE_NAME, turned / TURNED_NAME, model / CARD]
-    with run_folder(
-        run.output, "patterns", settings, inputs=files, seed=settings.seed, overwrite=run.overwrite
-    ) as folder:
-        if folder.finished:
-            return folder
-        boxes = open_turned(turned)
-        with run.bar("encoding") as progress:
-            named, pictures = find_patterns(boxes, model, settings, folder / "shards", progress=progress)
-        discard_shards(folder / "shards")
-        with create_stack(folder / PICTURES_NAME, len(pictures), boxes.box_px, boxes.voxel_size) as stack:
-            stack[:] = pictures
-        write_results(folder, named, turned, boxes.voxel_size)
-        folder.record(particles=len(named), patterns=len(pictures))
-    return folder
-
-
-def decided_groups(found: Path, turned: Path, settings: PatternSettings, output: Path) -> list[Pattern]:
+def decided_groups(found: Path, boxes: Subtomograms, settings: PatternSettings, output: Path) -> list[Pattern]:
     """Propose a group for every pattern, and take up what a person wrote into ``patterns.yaml``."""
     pictures, voxel_size = open_stack(found / PICTURES_NAME)
     pictures = np.asarray(pictures, np.float32)
     tomograms = read_tomograms(found / TOMOGRAMS)
     particles = read_particles(found / TABLE_NAME, tomograms=tomograms)
-    boxes = open_turned(turned)
-    upright = boxes.particles.with_columns(**dict.fromkeys(RESIDUALS, 0.0))
-    upright = replace(upright, orientation=Rotation.identity(len(upright)))  # the boxes are turned already
     proposed = propose_groups(
-        pictures,
-        particles,
-        settings,
-        voxel_size=voxel_size,
-        tomograms=tomograms,
-        subtomograms=replace(boxes, particles=upright),
+        pictures, particles, settings, voxel_size=voxel_size, tomograms=tomograms, subtomograms=boxes
     )
     decided = write_patterns(output / PATTERNS_YAML, proposed)
     write_json(output / PATTERNS_JSON, [one.as_dict() for one in decided])

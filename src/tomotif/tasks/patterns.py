@@ -58,7 +58,7 @@ class PatternSettings(Settings):
 
     large_radius: float = Field(default=75.0, gt=0)
     """Radius in Å from which a globule is large; the default is that of 1.5 MDa of protein at 1.21 Å³ per Da."""
-    smoothing: float = Field(default=20.0, ge=0)
+    smoothing: float = Field(default=25.0, ge=0)
     """Standard deviation in Å of the Gaussian that pictures are seen through, at least one voxel."""
     least_signal: float = Field(default=4.5, ge=0)
     """A picture whose densest matter rises fewer standard deviations of its background above it is noise."""
@@ -276,7 +276,7 @@ def agreement(
     back = members.orientation.inv()
     residual = np.zeros((len(some), 3))
     if all(name in members for name in RESIDUALS):
-        residual = members.columns[list(RESIDUALS)].to_numpy(np.float64)
+        residual = np.array(members.columns[list(RESIDUALS)], np.float64)
     boxes = torch.from_numpy(subtomograms.boxes(some))
     turned = rotate_volumes(boxes, back, -back.apply(residual) / subtomograms.voxel_size).numpy()
     return float(likeness(turned, picture, subtomograms.voxel_size, smoothing=smoothing).mean())
