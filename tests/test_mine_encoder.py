@@ -46,7 +46,11 @@ def test_every_stage_leaves_its_nouns(mined: tuple[Path, Path, Particles]) -> No
     found = table(folder / "patterns")
     pictures, voxel_size = open_stack(folder / "patterns" / "pictures.mrcs")
     views = np.load(folder / "features" / "views.npy", allow_pickle=False)
-    assert len(pictures) == found["pattern"].astype(int).max() and pictures.shape[1:] == (32, 32, 32) and voxel_size == 12.0
+    assert (
+        len(pictures) == found["pattern"].astype(int).max()
+        and pictures.shape[1:] == (32, 32, 32)
+        and voxel_size == 12.0
+    )
     assert views.shape[:2] == (4, len(found))
     assert stack_of(folder / "patterns") == folder / "boxes" / "subtomograms.mrcs"
     assert read_header(folder / "embedding" / "cell" / "labels.mrc").shape == read_header(tomogram).shape

@@ -15,11 +15,11 @@ from tomotif.pipelines.mine_encoder import EncoderSettings
 from tomotif.pipelines.mine_published import PublishedSettings
 from tomotif.pipelines.stages import Run
 from tomotif.tasks.autoencode import AutoencoderSettings, CodeClusterSettings
+from tomotif.tasks.average.pictures import PictureSettings
 from tomotif.tasks.classify import PredictSettings
 from tomotif.tasks.embed import InteractionSettings
 from tomotif.tasks.normalise import NormaliseSettings
 from tomotif.tasks.pattern_clusters import PatternClusterSettings
-from tomotif.tasks.pattern_pictures import PictureSettings
 from tomotif.tasks.patterns import PatternSettings
 
 SIGNIFICANT = 0.05

@@ -22,10 +22,10 @@ from tomotif.io.run_folder import RunFolder, run_folder
 from tomotif.io.stack import create_stack
 from tomotif.pipelines.mine_published import PICTURES_NAME
 from tomotif.pipelines.stages import Run, extract_stage, open_subtomograms, write_results
+from tomotif.tasks.average.pictures import PictureSettings, pattern_pictures
 from tomotif.tasks.classify import PredictSettings
 from tomotif.tasks.extract import ExtractSettings
 from tomotif.tasks.pattern_clusters import PatternClusterSettings, cluster_views
-from tomotif.tasks.pattern_pictures import PictureSettings, pattern_pictures
 
 VIEWS_NAME = "views.npy"
 SAME_VOXEL = 0.02

@@ -1,7 +1,7 @@
 """Pictures of patterns: the members of each are aligned to each other without a reference, and averaged.
 
-Not here: which particles make a pattern (pattern_clusters), the alignment and the averages themselves (average), and
-what a pattern is taken for (patterns).
+Cheaper than an alignment for a map (blind), and only as good as a picture needs. Not here: which particles make a
+pattern (tasks.pattern_clusters), and what a pattern is taken for (tasks.patterns).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from scipy.spatial.transform import Rotation
 
 from tomotif.core import RESIDUALS, Particles, Progress, Settings, Subtomograms
 from tomotif.ops.fourier import low_pass
-from tomotif.tasks.average import AlignSettings, AverageSettings, average
 from tomotif.tasks.average.classes import with_poses
-from tomotif.tasks.average.given import offsets
+from tomotif.tasks.average.given import average, offsets
 from tomotif.tasks.average.group import Group
 from tomotif.tasks.average.halves import Aligned, search_all
+from tomotif.tasks.average.settings import AlignSettings, AverageSettings
 from tomotif.tasks.average.starts import first_steps, further_steps, grow
 
 BY = "pattern"
