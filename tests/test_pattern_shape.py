@@ -114,3 +114,17 @@ def test_mode_and_likeness() -> None:
     boxes = np.stack([2 * ball + 7, -ball, membrane, 0 * ball])
     assert likeness(boxes, ball, 20.0)[[0, 1, 3]] == pytest.approx([1, -1, 0])
     assert abs(likeness(boxes, ball, 20.0)[2]) < 0.5
+
+
+def test_a_layer_is_told_where_its_outline_breaks_up() -> None:
+    """Averages of membranes are brightest in the middle and lie between unlike sides."""
+    rng = np.random.default_rng(0)
+    z, y, x = np.mgrid[:24, :24, :24] - 12.0
+    height = 0.8 * z + 0.6 * y
+    membrane = np.exp(-(height**2) / 2) * (0.5 + np.exp(-(z**2 + y**2 + x**2) / 18)) + 0.15 * (height > 0)
+    globule = (z**2 + y**2 + x**2 < 4.5**2).astype(float)
+    flat, round_ = (
+        describe_picture((one + rng.normal(0, 0.1, one.shape)).astype(np.float32), 20.0).layer
+        for one in (membrane, globule)
+    )
+    assert flat > 0.3 and round_ < 0.1, (flat, round_)

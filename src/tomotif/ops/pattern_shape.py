@@ -56,6 +56,11 @@ _RUNS_OUT = 0.005
 box of 24 voxels of 20 Å."""
 _RIM = 0.85
 """The rim of the sphere begins at this share of its radius."""
+_LAYER, _BESIDE_LAYER = 20.0, (55.0, 110.0)
+"""Half the thickness in Å of a layer such as a membrane, and where beside it nothing should be."""
+_OUTER = (0.5, 0.85)
+"""Of a layer only the ring between these shares of the sphere's radius counts, which a globule in the middle spares."""
+_NORMALS, _QUARTERS = 200, 4
 _STEPS, _NEAR = 10, 1.5
 """Steps to the background, and how many standard deviations of the noise to both sides are looked at."""
 _EMPTY = 1e-3
@@ -126,6 +131,9 @@ class PatternShape:
         Share of the box's sphere above the low level.
     one_sidedness
         Density of one half of the sphere less that of the other, as a share of the contrast; 1 at a straight edge.
+    layer
+        How much denser the outer ring of the best layer through the middle is than what lies beside it, in the least
+        dense of its quarters, as a share of the contrast; an average of membranes keeps it where outlines break up.
     bodies
         What there is, largest first.
     """
@@ -134,6 +142,7 @@ class PatternShape:
     signal: float
     filling: float
     one_sidedness: float
+    layer: float
     bodies: tuple[Body, ...]
 
 
@@ -277,6 +286,7 @@ def describe_picture(
         signal=contrast / seen.noise if seen.noise > 0 else 0.0,
         filling=float(seen.above(_LOW).sum() / seen.inside.sum()),
         one_sidedness=one_sidedness(seen),
+        layer=layer(seen, voxel_size),
         bodies=tuple(sorted(bodies, key=lambda found: -found.volume)),
     )
 
@@ -379,6 +389,48 @@ def one_sidedness(seen: Smoothed) -> float:
         return 0.0  # as dense on every side
     along = place @ (dipole / length)
     return float(height[along > 0.2].mean() - height[along < -0.2].mean())
+
+
+def layer(seen: Smoothed, voxel_size: float) -> float:
+    """How clearly a layer runs through the middle of the sphere to all sides, see :class:`PatternShape`."""
+    contrast = seen.top - seen.background
+    if contrast <= 0:
+        return 0.0
+    size = len(seen.data)
+    place = (np.argwhere(seen.inside) - centre_index(size)) * voxel_size
+    density, away = seen.data[seen.inside], np.linalg.norm(place, axis=1)
+    inner, outer = (share * sphere_radius(size) * voxel_size for share in _OUTER)
+    best = 0.0
+    for normal in half_sphere(_NORMALS):
+        height = place @ normal
+        along = np.sqrt(np.maximum(away**2 - height**2, 0))
+        ring = (along > inner) & (along < outer)
+        _, one, two = np.linalg.svd(normal[None])[2]
+        angle = np.arctan2(place @ two, place @ one)
+        quarter = np.floor((angle + np.pi) / (2 * np.pi) * _QUARTERS).astype(np.int64) % _QUARTERS
+        for middle in (-_LAYER, 0.0, _LAYER):
+            off = np.abs(height - middle)
+            dense, beside = ring & (off < _LAYER), ring & (off > _BESIDE_LAYER[0]) & (off < _BESIDE_LAYER[1])
+            rise = [
+                density[dense & (quarter == q)].mean() - density[beside & (quarter == q)].mean()
+                if (dense & (quarter == q)).any() and (beside & (quarter == q)).any()
+                else 0.0
+                for q in range(_QUARTERS)
+            ]
+            best = max(best, float(min(rise)))
+    return best / contrast
+
+
+def half_sphere(count: int) -> NDArray[np.float64]:
+    """Unit vectors spread evenly over half a sphere, shape (count, 3): a Fibonacci lattice.
+
+    >>> float(np.abs(np.linalg.norm(half_sphere(50), axis=1) - 1).max()) < 1e-12
+    True
+    """
+    steps = np.arange(count) + 0.5
+    height, angle = 1 - steps / count, np.pi * (1 + math.sqrt(5)) * steps
+    across = np.sqrt(1 - height**2)
+    return np.stack([height, across * np.sin(angle), across * np.cos(angle)], axis=1)
 
 
 def object_mask(

@@ -49,6 +49,9 @@ _FILLED = 0.2
 _AT_BORDER, _ENRICHED = 0.5, 2.0
 """Share of the members within half a box of the tomogram's border that makes a pattern one of the border, if it is so
 many times that of all particles."""
+_LAYER = 0.3
+"""Layer from which a picture is one of a surface, though no outline of a sheet is found: a membrane's average has 0.4,
+globules have 0.2 at most."""
 _LOOKED_AT = 64
 """Members whose boxes are compared with the picture."""
 
@@ -134,6 +137,7 @@ class Pattern:
             "signal": rounded(self.shape.signal),
             "filling": rounded(self.shape.filling),
             "one_sidedness": rounded(self.shape.one_sidedness),
+            "layer": rounded(self.shape.layer),
             "bodies": [
                 {
                     "radius": round(found.radius, 1),
@@ -321,6 +325,11 @@ def judged(
             "carbon edge or border",
             f"{members.near_border:.0%} of its members lie within half a box of the tomogram's border, "
             f"{usually_near_border or 0:.0%} of all particles",
+        )
+    if shape.layer >= _LAYER and all(found.kind == "globule" for found in shape.bodies):
+        return (
+            "surface patch",
+            f"a layer runs through the box to all sides, by {shape.layer:.0%} of the contrast denser than its sides",
         )
     evidence = (
         f"{' and '.join(map(described, shape.bodies))}; {shape.signal:.0f} times the background's standard deviation"
