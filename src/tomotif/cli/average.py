@@ -18,7 +18,7 @@ def average(
     subtomograms: Path,
     *,
     output: Annotated[Path, Parameter(alias="-o")] = Path("averages"),
-    by: Literal["class", "cluster", "group"] = "class",
+    by: Literal["class", "cluster", "group", "pattern"] = "class",
     poses: Literal["auto", "given", "search"] = "auto",
     truth: Path | None = None,
     settings: Annotated[AverageSettings, Parameter(name="*")] = AverageSettings(),
@@ -38,7 +38,7 @@ def average(
         Run folder to write: CLASS.mrc, CLASS_half1.mrc, CLASS_half2.mrc, CLASS.png, fsc.csv, averages.json, and
         particles.star with the poses that were found.
     by
-        Average each class, each cluster, or each group that a clustering proposed.
+        Average each class, each cluster, each group that a clustering proposed, or each pattern that mining found.
     poses
         Take the orientations of the table (given), find them (search), or take them where there are some (auto).
     truth

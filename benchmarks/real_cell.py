@@ -1,0 +1,141 @@
+"""What is in a real cell, with no labels at all: mined, and only then compared with known complexes.
+
+The cell is the part of a *Mycoplasma pneumoniae* tomogram that comes with the package (EMPIAR-10499); the command is
+``tomotif mine`` with its default settings. Nothing tells it what a ribosome or a membrane is.
+
+- ``patterns``: each with its proposed group, particles and what speaks for it.
+- ``membrane_found``: a pattern is proposed to be a surface patch.
+- ``n_particles``: of the ribosome pattern, the large globule whose picture stands out most from its background. Its
+  members are aligned anew without a reference, as ``average`` does, and the map is fitted as in
+  ``benchmarks/real_ribosome.py``: ``rank``, ``margin`` and ``control_margin`` of the bacterial ribosome (4v5d) among
+  all other complexes of the package and three controls, its correlation ``cc``.
+- ``shared``: share of its members that lie within 100 Å of one of the group that ``cluster`` finds by shape alone.
+- ``minutes_mine``: from the tomogram to the embedding; ``minutes``: all.
+"""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from hashlib import blake2b
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from benchmarks import harness
+from benchmarks.real_ribosome import RIBOSOME, compared
+from tomotif.core import MissingWedge, Tomogram, Volume
+from tomotif.engine.model_folder import CARD
+from tomotif.engine.pretrained import shipped_encoder_for
+from tomotif.io.mrc import open_tomogram
+from tomotif.io.structure import load_structure, structure_names
+from tomotif.ops import kinds, pattern_shape
+from tomotif.pipelines.demo import REAL_TOMOGRAM
+from tomotif.pipelines.mine import MinePickSettings, MineSettings, mine_patterns
+from tomotif.pipelines.mine_encoder import EncoderSettings
+from tomotif.pipelines.mine_published import PublishedSettings
+from tomotif.pipelines.stages import Run, cluster_stage, open_subtomograms
+from tomotif.tasks import patterns as proposing
+from tomotif.tasks.average import AlignSettings, AverageSettings, align_classes, average, pictures
+from tomotif.tasks.cluster import RIBOSOME_LIKE, ClusterSettings
+from tomotif.tasks.embed import InteractionSettings
+from tomotif.tasks.fit import FitSettings, fit
+from tomotif.tasks.patterns import Pattern, PatternSettings
+
+NAME = "real_cell"
+SEED = 0
+NEAR = 100.0
+"""Å within which two picks are the same particle."""
+PART = 170
+"""Edge in voxels of the quick run's part of the tomogram."""
+SETTINGS = MineSettings(
+    method="encoder",
+    picking=MinePickSettings(),
+    encoder=EncoderSettings(),
+    published=PublishedSettings(),
+    groups=PatternSettings(),
+    neighbours=InteractionSettings(),
+)
+
+
+def cell(quick: bool) -> Tomogram:
+    """The tomogram, or a part of it."""
+    with as_file(files("tomotif.resources") / REAL_TOMOGRAM) as path:
+        whole = open_tomogram(path, missing_wedge=MissingWedge(-60, 60), contrast="dark")
+    if not quick:
+        return whole
+    return replace(whole, volume=Volume(np.array(whole.volume.data[:, :PART, :PART]), whole.voxel_size), path=None)
+
+
+def ribosome_like(found: tuple[Pattern, ...]) -> Pattern:
+    """The large globule whose picture stands out most; the strongest picture of all where there is none."""
+    large = [one for one in found if one.proposed == "large globule"]
+    return max(large or found, key=lambda one: one.shape.signal)
+
+
+def one(quick: bool, names: list[str]) -> dict[str, Any]:
+    """Mine, align the ribosome pattern anew, and fit."""
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run = Run(folder / "mined")
+        mined = mine_patterns([cell(quick)], SETTINGS, run)
+        minutes_mine = (time.perf_counter() - begun) / 60
+        chosen = ribosome_like(mined.patterns)
+        boxes, _ = open_subtomograms(folder / "mined" / "patterns")
+        rows = np.flatnonzero(boxes.particles["pattern"].to_numpy(np.int64) == chosen.number)
+        named = np.where(np.isin(np.arange(len(boxes)), rows), chosen.number, 0)
+        only = boxes.particles.with_columns(group=np.where(named > 0, "ribosome", "").astype(object))
+        aligned = align_classes(
+            replace(boxes, particles=only),
+            AverageSettings(),
+            AlignSettings(),
+            by="group",
+            seed=SEED,
+            work=folder / "work",
+        )
+        [made] = average(aligned.subtomograms, AverageSettings(), by="group").averages
+        clusters = cluster_stage(folder / "mined" / "boxes", ClusterSettings(seed=SEED), Run(folder / "clusters"))
+        grouped, _ = open_subtomograms(clusters.path)
+        other = grouped.particles.position[(grouped.particles["group"] == RIBOSOME_LIKE).to_numpy()]
+        near = cKDTree(other).query(boxes.particles.position[rows])[0] <= NEAR
+    fits = fit(Volume(made.volume, made.voxel_size), [load_structure(n) for n in names], FitSettings(seed=SEED))
+    return {
+        "candidates": mined.candidates,
+        "patterns": [entry.as_dict() for entry in mined.patterns],
+        "membrane_found": any(entry.proposed == "surface patch" for entry in mined.patterns),
+        "ribosome_pattern": chosen.number,
+        "n_particles": len(rows),
+        "shared": round(float(near.mean()), 3),
+        **compared(fits),
+        "half_fsc0143_A": round(made.resolution, 2),
+        **aligned.entry(made),
+        "sure_pairs": [pair.as_dict() for pair in mined.interactions if pair.q_value <= 0.05],
+        "minutes_mine": round(minutes_mine, 2),
+        "minutes": round((time.perf_counter() - begun) / 60, 2),
+    }
+
+
+def digest(quick: bool, names: list[str]) -> str:
+    """What decides the cell, in eight letters."""
+    code = "".join(inspect.getsource(module) for module in (kinds, pattern_shape, proposing, pictures))
+    encoder = (shipped_encoder_for(20.0) / CARD).read_text()
+    return blake2b((repr((quick, names, SETTINGS)) + code + encoder).encode(), digest_size=4).hexdigest()
+
+
+def main(quick: bool) -> dict[str, Any]:
+    """Quick is a part of the cell and five structures."""
+    names = [RIBOSOME, "4v8r", "1oel", "3j9i", "5t4o"] if quick else structure_names()
+    prefix = "quick_" if quick else ""
+    key = f"{prefix}cell_{digest(quick, names)}"
+    return harness.measured(harness.cell(NAME, key, partial(one, quick, names)))
+
+
+if __name__ == "__main__":
+    harness.run(NAME, main, seeds=(SEED,))
