@@ -77,6 +77,18 @@ def test_features_are_what_the_last_layer_is_made_from(trained: tuple[Path, Mode
     np.testing.assert_allclose(again.detach().numpy(), logits.features, atol=1e-3)
 
 
+def test_discriminants_tell_classes_apart_in_units_of_their_spread(
+    trained: tuple[Path, ModelCard], tmp_path: Path
+) -> None:
+    model, unseen = trained[0], shell_stack(60, seed=9)
+    stack = write_stack(tmp_path / "s.mrcs", unseen)
+    placed = measure_features(unseen, stack, model, FeatureSettings(layer="discriminants"), tmp_path / "work")
+    assert placed.features is not None and placed.features.shape == (60, 1)  # two classes differ in one direction
+    assert placed.feature_names == ("discriminants0",)
+    groups = [placed.features[(unseen.particles["class"] == name).to_numpy(), 0] for name in ("ball", "shell")]
+    assert abs(groups[0].mean() - groups[1].mean()) > 4 * max(group.std() for group in groups)
+
+
 def test_the_model_knows_where_it_places_its_classes(trained: tuple[Path, ModelCard], tmp_path: Path) -> None:
     known = Known.load(trained[0])
     assert known.learned.shape[1] == known.held.shape[1] == 192

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from tomotif.io.stack import StackRows
 from tomotif.models import build_model
 from tomotif.models.density_head import DensityHead
 from tomotif.ops.calibration import fit_temperature, softmax
+from tomotif.ops.novelty import ClassGaussians
 
 KNOWN_PARTICLES = 4000
 """Largest number of training particles whose embeddings are kept with the model."""
@@ -81,8 +82,10 @@ class ClassifySettings(PredictSettings):
 class FeatureSettings(PredictSettings):
     """Settings of ``features``."""
 
-    layer: Layer = "embedding"
-    """What to take: 'embedding', which the last layer is made from, or 'logits', one value a class."""
+    layer: Literal["embedding", "logits", "discriminants"] = "embedding"
+    """What to take: 'embedding', which the last layer is made from; 'logits', one value a class; or 'discriminants',
+    the embedding along the directions in which the known classes differ, in units of the spread inside them: what
+    pose and missing wedge change most counts least."""
 
 
 class Classifier(Objective):
@@ -307,15 +310,20 @@ def measure_features(
     Returns
     -------
     Particles
-        The same n rows with features: one value a class, or the width of the embedding.
+        The same n rows with features: one value a class, the width of the embedding, or fewer than there are classes.
 
     Raises
     ------
     InputError
         When the boxes are not what the network was trained on.
     """
-    features = through_network(subtomograms, stack, model, settings, settings.layer, work, progress)
-    names = tuple(f"embedding{i}" for i in range(features.shape[1]))
+    layer: Layer = "logits" if settings.layer == "logits" else "embedding"
+    features = through_network(subtomograms, stack, model, settings, layer, work, progress)
+    if settings.layer == "discriminants":
+        known = Known.load(model)
+        gaussians = ClassGaussians.of(known.learned, known.learned_class)
+        features = gaussians.discriminants(features).astype(np.float32)
+    names = tuple(f"{settings.layer}{i}" for i in range(features.shape[1]))
     classes = read_card(model).classes
     return replace(
         subtomograms.particles, features=features, feature_names=classes if settings.layer == "logits" else names
