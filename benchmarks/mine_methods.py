@@ -13,7 +13,7 @@ All get the same boxes. ``voxel_pca`` and ``autoencoder`` are also told the true
   to cut them from. Where it learns nothing, it is trained once more without the penalty of the codes; where it learns
   nothing then, all boxes are one group.
 - ``disca_narrow``: see :mod:`benchmarks.disca`.
-- ``ours``: the shipped encoder, and clusters that views of the boxes agree on.
+- ``ours``: the shipped encoder, the mean over views of each box, and the kinds that `tomotif mine` finds.
 - ``supervised``: ``motif3d_rif`` trained on labelled boxes of the same kind from other seeds; its answers are scored
   like clusters.
 """

@@ -190,20 +190,26 @@ def kept(number: int, size: Size, structures: list[Structure], folder: Path) -> 
 
 def gathered(paths: list[Path], folder: Path) -> Made:
     """Boxes of all tomograms, mapped from files: they are more than fit into memory."""
-    arrays = {}
-    for field in fields(Made):
-        parts = [np.load(path, allow_pickle=False)[field.name] for path in paths[:1]]
-        counts = [len(np.load(path, allow_pickle=False)["classes"]) for path in paths]
-        if parts[0].ndim == 1:
-            arrays[field.name] = np.concatenate([np.load(path, allow_pickle=False)[field.name] for path in paths])
-            continue
-        target = folder / f"{field.name}.npy"
-        made = np.lib.format.open_memmap(target, "w+", parts[0].dtype, (sum(counts), *parts[0].shape[1:]))
-        for path, end, count in zip(paths, np.cumsum(counts), counts, strict=True):
-            made[end - count : end] = np.load(path, allow_pickle=False)[field.name]
-        made.flush()
-        arrays[field.name] = np.load(target, mmap_mode="r", allow_pickle=False)
-    return Made(**arrays)
+    words = {
+        field: np.concatenate([np.load(path, allow_pickle=False)[field] for path in paths])
+        for field in ("classes", "tomogram")
+    }
+    boxes = {field: mapped(field, paths, len(words["classes"]), folder) for field in ("signal", "noise", "alone")}
+    return Made(**boxes, **words)
+
+
+def mapped(field: str, paths: list[Path], count: int, folder: Path) -> NDArray[np.float16]:
+    """One field of all tomograms, written tomogram by tomogram."""
+    target, start = folder / f"{field}.npy", 0
+    for path in paths:
+        part = np.load(path, allow_pickle=False)[field]
+        if not start:
+            made = np.lib.format.open_memmap(target, "w+", part.dtype, (count, *part.shape[1:]))
+        made[start : start + len(part)] = part
+        start += len(part)
+    made.flush()
+    found: NDArray[np.float16] = np.load(target, mmap_mode="r", allow_pickle=False)
+    return found
 
 
 def train(size: Size, folder: Path, workers: int) -> ModelCard:
