@@ -64,6 +64,20 @@ def test_it_learns_and_names_unseen_particles(trained: tuple[Path, ModelCard], t
     assert ((named["probability"] >= 0.5) & (named["probability"] <= 1)).all()
 
 
+def test_it_learns_in_bfloat16_as_well(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"precision": "bfloat16"})
+    card = train_classifier(shell_stack(128, 32), settings, tmp_path, progress=False)
+    unseen = shell_stack(100, 32, seed=9)
+    logits = predict_boxes(openvino_predictor(tmp_path / "model", 32), unseen.stack, 32)
+    named = np.array(card.classes)[logits.argmax(axis=1)]
+    assert float((named == unseen.particles["class"].to_numpy()).mean()) >= 0.95
+
+
+def test_a_training_that_diverges_says_so(shells: Subtomograms, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the loss is no number after epoch 1; lower --learning-rate"):
+        train_classifier(shells, SETTINGS.model_copy(update={"learning_rate": 1e30}), tmp_path, progress=False)
+
+
 def test_features_are_what_the_last_layer_is_made_from(trained: tuple[Path, ModelCard], tmp_path: Path) -> None:
     model, unseen = trained[0], shell_stack(60, seed=9)
     stack = write_stack(tmp_path / "s.mrcs", unseen)

@@ -223,7 +223,7 @@ class TestCommand:
     def test_environment(self):
         found = environment()
         assert f"numpy {np.__version__}" in found["versions"]
-        assert set(cpu_features()) == {"AVX2", "AVX-512", "VNNI", "AMX"}
+        assert set(cpu_features()) == {"AVX2", "AVX-512", "VNNI", "BF16", "AMX"}
         assert list(found) == ["versions", "cpu", "cpu features", "gpu", "threads", "memory"]
         assert all(found.values())
 

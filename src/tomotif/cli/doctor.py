@@ -11,7 +11,7 @@ from tomotif.cli.console import console
 from tomotif.io.environment import cpu_count, cpu_name, versions
 from tomotif.io.inspect import Inspection, inspect
 
-CPU_FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "amx_tile": "AMX"}
+CPU_FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx512_bf16": "BF16", "amx_tile": "AMX"}
 
 
 def doctor(files: tuple[Path, ...] = ()) -> None:

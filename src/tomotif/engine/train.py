@@ -15,11 +15,12 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
-from tomotif.core.settings import Settings
+from tomotif.core import InputError, Settings
 from tomotif.engine.checkpoint import SafeCheckpointIO, read_checkpoint
 from tomotif.io.files import replacing
 
 LAST, BEST = "last", "best"
+_PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
 
 class TrainSettings(Settings):
@@ -39,6 +40,9 @@ class TrainSettings(Settings):
     """Seed of initial weights, shuffling and augmentation."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to train; 'auto' takes the GPU when there is one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Numbers that layers compute with; 'bfloat16' takes half the time on GPUs and on processors that have it
+    (`tomotif doctor` says so), and is slow on others. Weights are float32 always."""
 
 
 class Objective(lightning.LightningModule):
@@ -141,6 +145,11 @@ def fit(
     -------
     dict[str, float]
         Metrics of the best epoch, and ``epochs``, how many were run.
+
+    Raises
+    ------
+    InputError
+        When the loss was no number in any epoch.
     """
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -158,6 +167,7 @@ def fit(
         max_epochs=settings.epochs,
         accelerator=settings.device,
         devices=1,
+        precision=_PRECISION[settings.precision],
         logger=False,
         callbacks=callbacks,
         plugins=[SafeCheckpointIO()],
@@ -172,9 +182,14 @@ def fit(
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # that is how a run resumes
         torch.manual_seed(settings.seed)
         trainer.fit(objective, train, validation, ckpt_path=last if last.exists() else None)
+    table = pd.DataFrame(history.rows)
+    if not table["val_loss"].notna().any():
+        raise InputError(
+            f"the loss is no number after epoch {len(table)}; lower --learning-rate (here {settings.learning_rate:g})"
+            + (", or take --precision float32" if settings.precision != "float32" else "")
+        )
     best = read_checkpoint(checkpoints / f"{BEST}.safetensors")
     objective.load_state_dict(best["state_dict"])
     objective.model.eval()
-    table = pd.DataFrame(history.rows)
     row = table.iloc[int(table["val_loss"].argmin())]
     return {**{str(k): float(v) for k, v in row.items()}, "epochs": float(len(table))}
