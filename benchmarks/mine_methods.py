@@ -13,7 +13,8 @@ All get the same boxes. ``voxel_pca`` and ``autoencoder`` are also told the true
   to cut them from. Where it learns nothing, it is trained once more without the penalty of the codes; where it learns
   nothing then, all boxes are one group.
 - ``disca_narrow``: see :mod:`benchmarks.disca`.
-- ``ours``: the shipped encoder, the mean over views of each box, and the kinds that `tomotif mine` finds.
+- ``ours``: the shipped encoder, the mean over views of each box, the kinds that `tomotif mine` finds, and those of one
+  structure joined.
 - ``supervised``: ``motif3d_rif`` trained on labelled boxes of the same kind from other seeds; its answers are scored
   like clusters.
 """
@@ -51,7 +52,9 @@ from tomotif.ops.rotate import sample_rotated
 from tomotif.ops.rotation_invariant import shell_power
 from tomotif.tasks import autoencode, average, pattern_clusters
 from tomotif.tasks.autoencode import AutoencoderSettings, EncodeSettings, cluster_codes, encode, train_autoencoder
-from tomotif.tasks.average import AlignSettings, align
+from tomotif.tasks.average import AlignSettings, align, alike, pictures
+from tomotif.tasks.average.alike import join_alike
+from tomotif.tasks.average.pictures import PictureSettings
 from tomotif.tasks.classify import ClassifierSettings, train_classifier
 from tomotif.tasks.pattern_clusters import PatternClusterSettings, cluster_views
 
@@ -215,8 +218,8 @@ def ours(boxes: Subtomograms, folder: Path, *, seed: int = 0) -> NDArray[np.int6
     predict = openvino_predictor(model, 32, "embedding")
     flips = wedge_safe_flips(boxes.missing_wedge)
     views = np.stack([predict_boxes(predict, boxes.stack, 32, [flip]) for flip in flips])
-    labels, _ = cluster_views(views, Known.load(model), PatternClusterSettings(seed=seed))
-    return np.asarray(labels, dtype=np.int64)
+    labels = cluster_views(views, Known.load(model), PatternClusterSettings(seed=seed))
+    return join_alike(boxes, labels, PictureSettings(), folder, seed=seed)
 
 
 def supervised(given: Given) -> NDArray[np.int64]:
@@ -260,7 +263,7 @@ def is_text(line: ast.stmt) -> bool:
 def code_that_decides(method: str) -> str:
     """Code and settings that decide what a method gives, beside the boxes."""
     if method == OURS:
-        return code_of(ours, novelty) + repr(PatternClusterSettings()) + ours_of()
+        return code_of(ours, novelty, alike, pictures) + repr((PatternClusterSettings(), PictureSettings())) + ours_of()
     if method == CEILING:
         network = inspect.getmodule(architecture(ClassifierSettings().model).build)
         return code_of(supervised, *([network] if network else [])) + repr(ClassifierSettings())

@@ -254,7 +254,7 @@ def v_measure(model: Path, snr: float) -> float:
     turns = wedge_safe_flips(boxes.missing_wedge)
     views = np.stack([predict_boxes(predict, boxes.stack, 32, [turn]) for turn in turns])
     found = cluster_views(views, Known.load(model), PatternClusterSettings())
-    return round(float(v_measure_score(boxes.particles["class"].astype(str), found.labels)), 3)
+    return round(float(v_measure_score(boxes.particles["class"].astype(str), found)), 3)
 
 
 def ship(name: str, trained: Path) -> None:

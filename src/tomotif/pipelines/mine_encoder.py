@@ -1,5 +1,6 @@
 """The default line of mining: boxes → features of an encoder in several views → kinds → blind averages of them.
 
+Kinds that show one structure are joined on the way.
 The encoder comes with the package and has seen no complex of nature (``tools/pretrain_encoders.py``).
 """
 
@@ -22,10 +23,11 @@ from tomotif.io.run_folder import RunFolder, run_folder
 from tomotif.io.stack import create_stack
 from tomotif.pipelines.mine_published import PICTURES_NAME
 from tomotif.pipelines.stages import Run, extract_stage, open_subtomograms, write_results
+from tomotif.tasks.average.alike import join_alike
 from tomotif.tasks.average.pictures import PictureSettings, pattern_pictures
 from tomotif.tasks.classify import PredictSettings
 from tomotif.tasks.extract import ExtractSettings
-from tomotif.tasks.pattern_clusters import PatternClusterSettings, cluster_views
+from tomotif.tasks.pattern_clusters import PatternClusterSettings, cluster_views, confidence_of
 
 VIEWS_NAME = "views.npy"
 SAME_VOXEL = 0.02
@@ -104,7 +106,12 @@ def kinds_stage(boxes: Path, features: Path, model: Path, settings: EncoderSetti
         if folder.finished:
             return folder
         views = np.load(features / VIEWS_NAME, allow_pickle=False).astype(np.float32)
-        labels, confidence = cluster_views(views, Known.load(model), settings.clusters)
+        known = Known.load(model)
+        labels = cluster_views(views, known, settings.clusters)
+        if not settings.clusters.patterns and settings.pictures.largest_loss:
+            with run.bar("comparing patterns") as progress:
+                labels = join_alike(found, labels, settings.pictures, folder / "work", seed=seed, progress=progress)
+        confidence = confidence_of(views, known, labels)
         named = found.particles.with_columns(pattern=labels + 1, pattern_confidence=confidence)
         with run.bar("averaging patterns") as progress:
             particles, pictures = pattern_pictures(

@@ -9,8 +9,6 @@ tell how sure that is. Not here: the embeddings (engine.predict), pictures of th
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
@@ -41,22 +39,9 @@ class PatternClusterSettings(Settings):
     """Seed of the clustering."""
 
 
-class Clustered(NamedTuple):
-    """Patterns of n particles.
-
-    Attributes
-    ----------
-    labels
-        Index of each particle's pattern from 0, the largest first.
-    confidence
-        Share of the particle's views of which the nearest other particle is of that pattern, 0 to 1.
-    """
-
-    labels: Int[np.ndarray, " n"]
-    confidence: Float[np.ndarray, " n"]
-
-
-def cluster_views(views: Float[np.ndarray, "v n f"], known: Known, settings: PatternClusterSettings) -> Clustered:
+def cluster_views(
+    views: Float[np.ndarray, "v n f"], known: Known, settings: PatternClusterSettings
+) -> Int[np.ndarray, " n"]:
     """Group particles by their embeddings.
 
     Parameters
@@ -67,6 +52,10 @@ def cluster_views(views: Float[np.ndarray, "v n f"], known: Known, settings: Pat
         Where the encoder places particles of its own classes.
     settings
         Number of patterns, or what counts as one.
+
+    Returns
+    -------
+    Index of each particle's pattern from 0, the largest first.
 
     Raises
     ------
@@ -79,7 +68,7 @@ def cluster_views(views: Float[np.ndarray, "v n f"], known: Known, settings: Pat
     >>> own = np.repeat(np.eye(4) * 9, 20, axis=0) + rng.normal(size=(80, 4))
     >>> known = Known(own, np.repeat(np.arange(4), 20), own, np.repeat(np.arange(4), 20))
     >>> new = np.repeat([[5.0, 5, 0, 0], [0, 0, 9, -3]], 30, axis=0) + rng.normal(size=(2, 60, 4)) / 3
-    >>> cluster_views(new, known, PatternClusterSettings()).labels.reshape(2, 30).std(axis=1).tolist()
+    >>> cluster_views(new, known, PatternClusterSettings()).reshape(2, 30).std(axis=1).tolist()
     [0.0, 0.0]
     """
     count = views.shape[1]
@@ -93,18 +82,26 @@ def cluster_views(views: Float[np.ndarray, "v n f"], known: Known, settings: Pat
     placed = own.discriminants(views.mean(axis=0))
     if settings.patterns:
         seen = principal(placed, settings.components)
-        labels = by_size(np.asarray(gaussians(seen, settings.patterns).predict(seen), dtype=np.int64))
-    else:
-        labels = kinds_of(
-            placed,
-            components=settings.components,
-            least=settings.least_particles,
-            valley=settings.valley,
-            seed=settings.seed,
-        )
-    again = [labels[nearest_other(placed, own.discriminants(view))] == labels for view in views]
-    confidence: NDArray[np.float64] = np.mean(again, axis=0)
-    return Clustered(labels, confidence)
+        return by_size(np.asarray(gaussians(seen, settings.patterns).predict(seen), dtype=np.int64))
+    return kinds_of(
+        placed,
+        components=settings.components,
+        least=settings.least_particles,
+        valley=settings.valley,
+        seed=settings.seed,
+    )
+
+
+def confidence_of(
+    views: Float[np.ndarray, "v n f"], known: Known, labels: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """Share of a particle's views of which the nearest other particle is of its pattern, 0 to 1."""
+    own = ClassGaussians.of(known.learned, known.learned_class)
+    placed = own.discriminants(views.mean(axis=0))
+    again: NDArray[np.bool_] = np.stack(
+        [labels[nearest_other(placed, own.discriminants(view))] == labels for view in views]
+    )
+    return again.mean(axis=0)
 
 
 def nearest_other(placed: Float[np.ndarray, "n f"], seen: Float[np.ndarray, "n f"]) -> Int[np.ndarray, " n"]:

@@ -7,6 +7,7 @@ pattern (tasks.pattern_clusters), and what a pattern is taken for (tasks.pattern
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
@@ -17,12 +18,13 @@ from scipy.spatial.transform import Rotation
 
 from tomotif.core import RESIDUALS, Particles, Progress, Settings, Subtomograms
 from tomotif.ops.fourier import low_pass
+from tomotif.tasks.average.blind import kept
 from tomotif.tasks.average.classes import with_poses
 from tomotif.tasks.average.given import average, offsets
 from tomotif.tasks.average.group import Group
 from tomotif.tasks.average.halves import Aligned, search_all
 from tomotif.tasks.average.settings import AlignSettings, AverageSettings
-from tomotif.tasks.average.starts import first_steps, further_steps, grow
+from tomotif.tasks.average.starts import Start, first_steps, further_steps, grow
 
 BY = "pattern"
 FEWEST = 8
@@ -40,6 +42,8 @@ class PictureSettings(Settings):
     """Orientations of the grid it grows with; 1,152 are 24° apart."""
     max_shift_px: float = Field(default=3.0, ge=0)
     """Largest shift along each axis from the box's centre in voxels."""
+    largest_loss: float = Field(default=0.08, ge=0, lt=1)
+    """Patterns are joined that lose at most this share of their likelihood under each other's map; 0: never."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to search; 'auto' takes the GPU when there is one."""
 
@@ -70,7 +74,7 @@ def pattern_pictures(
     settings
         How they are aligned.
     work
-        Folder for what a killed run continues from.
+        Folder for what a killed run continues from; settings, seed and boxes must be the same.
     seed
         Decides starts and half-sets.
     progress
@@ -88,12 +92,10 @@ def pattern_pictures(
     number = subtomograms.particles[BY].to_numpy(np.int64)
     pictures = np.zeros((number.max(), *(subtomograms.box_px,) * 3), np.float32)
     aligned: list[Aligned] = []
-    work.mkdir(parents=True, exist_ok=True)
     for pattern in range(1, len(pictures) + 1):
         rows = np.flatnonzero(number == pattern)
         if len(rows) >= FEWEST:
-            state = work / f"{pattern:04d}.npz"
-            aligned.append(aligned_members(subtomograms, rows, settings, np.random.default_rng((seed, pattern)), state))
+            aligned.append(aligned_members(subtomograms, rows, settings, work, seed=seed))
         elif len(rows):
             pictures[pattern - 1] = subtomograms.boxes(rows).mean(axis=0)
         if progress is not None:
@@ -107,27 +109,39 @@ def pattern_pictures(
     return placed(subtomograms.particles, found.particles), pictures
 
 
-def aligned_members(
-    subtomograms: Subtomograms,
-    rows: NDArray[np.int64],
-    settings: PictureSettings,
-    rng: np.random.Generator,
-    state: Path,
-) -> Aligned:
-    """Grow a map from some members, from random orientations, and search it in all of them.
+def grown_from(
+    subtomograms: Subtomograms, rows: NDArray[np.int64], settings: PictureSettings, work: Path, *, seed: int = 0
+) -> tuple[NDArray[np.int64], Start]:
+    """Grow a map from some of these rows, from random orientations; gives which of them, and the map.
 
-    Its hand is left to chance: the picture of a mirror image has the same shape.
+    Its hand is left to chance: the picture of a mirror image has the same shape. What was grown of the same rows is
+    found again in ``work``.
     """
+    work.mkdir(parents=True, exist_ok=True)
+    group = Group.of(subtomograms, rows, settings.search())
+    rng = drawn_by(rows, seed)
+    some = np.sort(rng.permutation(len(rows))[: settings.particles])
+
+    def grow_map() -> Start:
+        start = grow(group, some, rng, first_steps(group.highest_start, settings.rotations))
+        further = further_steps(group.highest_start)
+        return grow(group, some, rng, further, start) if further else start
+
+    return rows[some], kept(work / f"start_{name_of(rows)}.npz", grow_map)
+
+
+def aligned_members(
+    subtomograms: Subtomograms, rows: NDArray[np.int64], settings: PictureSettings, work: Path, *, seed: int = 0
+) -> Aligned:
+    """Grow a map from some members, and search it in all of them."""
+    state = work / f"aligned_{name_of(rows)}.npz"
     if state.exists():
         return Aligned.load(state)
+    _, start = grown_from(subtomograms, rows, settings, work, seed=seed)
     group = Group.of(subtomograms, rows, settings.search())
-    some = np.sort(rng.permutation(len(rows))[: settings.particles])
-    start = grow(group, some, rng, first_steps(group.highest_start, settings.rotations))
-    if steps := further_steps(group.highest_start):
-        start = grow(group, some, rng, steps, start)
     poses = search_all(group, start.volume, start.highest, lambda *_: None)
     half = np.ones(len(rows), dtype=np.int64)
-    half[rng.permutation(len(rows))[len(rows) // 2 :]] = 2
+    half[drawn_by(rows, seed + 1).permutation(len(rows))[len(rows) // 2 :]] = 2
     found = Aligned(
         rows=group.rows,
         poses=poses,
@@ -143,6 +157,16 @@ def aligned_members(
     )
     found.save(state)
     return found
+
+
+def name_of(rows: NDArray[np.int64]) -> str:
+    """A name for a set of rows, the same every time."""
+    return blake2b(np.ascontiguousarray(rows, dtype=np.int64).tobytes(), digest_size=8).hexdigest()
+
+
+def drawn_by(rows: NDArray[np.int64], seed: int) -> np.random.Generator:
+    """Random numbers for a set of rows, whatever its number among the patterns."""
+    return np.random.default_rng((seed, int(name_of(rows), 16)))
 
 
 def placed(particles: Particles, found: Particles) -> Particles:
