@@ -98,8 +98,8 @@ def join_alike(
             progress(done + 1, total)
     joined = np.eye(len(sizes), dtype=bool)
     for one, other in likest(np.stack(maps)) if total > 1 else ():
-        least = min(loss(whole, band, shown[i], shown[j]) for i, j in ((one, other), (other, one)))
-        joined[patterns[one], patterns[other]] = least < settings.largest_loss
+        pairs = (shown[one], shown[other]), (shown[other], shown[one])
+        joined[patterns[one], patterns[other]] = all(loss(whole, band, *pair) < settings.largest_loss for pair in pairs)
     _, component = sparse.csgraph.connected_components(joined, directed=False)
     return by_size(component.astype(np.int64)[labels])
 

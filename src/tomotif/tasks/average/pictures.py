@@ -42,7 +42,7 @@ class PictureSettings(Settings):
     """Orientations of the grid it grows with; 1,152 are 24° apart."""
     max_shift_px: float = Field(default=3.0, ge=0)
     """Largest shift along each axis from the box's centre in voxels."""
-    largest_loss: float = Field(default=0.08, ge=0, lt=1)
+    largest_loss: float = Field(default=0.1, ge=0, lt=1)
     """Patterns are joined that lose at most this share of their likelihood under each other's map; 0: never."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to search; 'auto' takes the GPU when there is one."""
