@@ -129,7 +129,7 @@ METHODS = {
     "inception3d": Method("A", "inception3d", share=0.5, learning_rates=(6e-4, 2e-3)),
     "rb3d_gap": Method("A", "rb3d_gap", share=0.5, learning_rates=(6e-4, 2e-3)),
     "dsrf3d": Method("A", "dsrf3d", share=0.5, learning_rates=(1e-4,)),
-    "dsrf3d_v2": Method("A", "dsrf3d_v2", share=0.25, learning_rates=(1e-4,)),
+    "dsrf3d_v2": Method("A", "dsrf3d_v2", share=0.5, learning_rates=(1e-4,)),
     "ours": OUR_RECIPE,
     "ours_int8": replace(OUR_RECIPE, turns=False),
     "ours_fast": replace(OUR_RECIPE, model="motif3d_fast"),

@@ -13,7 +13,6 @@ counts all names.
 from __future__ import annotations
 
 import tempfile
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,11 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from benchmarks import harness
-from tomotif.core import MissingWedge
 from tomotif.engine.model_folder import read_card
 from tomotif.engine.predict import INT8, int8_predictor, openvino_predictor
 from tomotif.engine.pretrained import shipped_models
 from tomotif.engine.speed import predictor_speed
-from tomotif.io.mrc import open_tomogram
-from tomotif.pipelines.demo import REAL_BOX_PX, REAL_TOMOGRAM, RIBOSOME
+from tomotif.pipelines.demo import REAL_EDGE, RIBOSOME, real_tomogram
 from tomotif.pipelines.stages import Run, classify_stage, cluster_stage, extract_stage, open_subtomograms, pick_stage
 from tomotif.tasks.classify import ClassifySettings
 from tomotif.tasks.cluster import RIBOSOME_LIKE, ClusterSettings
@@ -36,6 +33,8 @@ from tomotif.tasks.pick import PickSettings
 
 NAME = "pretrained"
 SURE = 0.9
+BOX_PX = 24
+"""Edge in voxels of boxes in the real tomogram."""
 
 
 def measured(folder: Path, seconds: float) -> dict[str, Any]:
@@ -57,11 +56,10 @@ def measured(folder: Path, seconds: float) -> dict[str, Any]:
 
 def real_cell(turns: bool) -> dict[str, Any]:
     """Names in the real cell, against the group that shape finds."""
-    with tempfile.TemporaryDirectory() as folder, as_file(files("tomotif.resources") / REAL_TOMOGRAM) as path:
+    with tempfile.TemporaryDirectory() as folder, real_tomogram(REAL_EDGE, Path(folder)) as cell:
         run = Run(Path(folder) / "picks")
-        cell = open_tomogram(path, missing_wedge=MissingWedge(-60, 60), contrast="dark")
         picks = pick_stage([cell], PickSettings(), run)
-        cut = extract_stage(picks.path, ExtractSettings(box_px=REAL_BOX_PX), run.beside("boxes"))
+        cut = extract_stage(picks.path, ExtractSettings(box_px=BOX_PX), run.beside("boxes"))
         clusters = cluster_stage(cut.path, ClusterSettings(), run.beside("clusters"))
         named = classify_stage(cut.path, None, ClassifySettings(turns=turns), run.beside("classes"))
         group = (open_subtomograms(clusters.path)[0].particles["group"] == RIBOSOME_LIKE).to_numpy()

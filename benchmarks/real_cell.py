@@ -21,7 +21,6 @@ import time
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +29,18 @@ from scipy.spatial import cKDTree
 
 from benchmarks import harness
 from benchmarks.real_ribosome import RIBOSOME, compared
-from tomotif.core import MissingWedge, Tomogram, Volume
+from tomotif.core import Volume
 from tomotif.engine.model_folder import CARD
 from tomotif.engine.pretrained import shipped_encoder_for
-from tomotif.io.mrc import open_tomogram
 from tomotif.io.structure import load_structure, structure_names
 from tomotif.ops import kinds, pattern_shape
-from tomotif.pipelines.demo import REAL_TOMOGRAM
-from tomotif.pipelines.mine import MinePickSettings, MineSettings, mine_patterns
-from tomotif.pipelines.mine_encoder import EncoderSettings
-from tomotif.pipelines.mine_published import PublishedSettings
+from tomotif.pipelines.demo import REAL_EDGE, real_tomogram, ribosome_like
+from tomotif.pipelines.mine import MineSettings, mine_patterns
 from tomotif.pipelines.stages import Run, cluster_stage, open_subtomograms
 from tomotif.tasks import patterns as proposing
-from tomotif.tasks.average import AlignSettings, AverageSettings, align_classes, average, pictures
+from tomotif.tasks.average import AlignSettings, AverageSettings, align_classes, alike, average, pictures
 from tomotif.tasks.cluster import RIBOSOME_LIKE, ClusterSettings
-from tomotif.tasks.embed import InteractionSettings
 from tomotif.tasks.fit import FitSettings, fit
-from tomotif.tasks.patterns import Pattern, PatternSettings
 
 NAME = "real_cell"
 SEED = 0
@@ -54,29 +48,7 @@ NEAR = 100.0
 """Å within which two picks are the same particle."""
 PART = 170
 """Edge in voxels of the quick run's part of the tomogram."""
-SETTINGS = MineSettings(
-    method="encoder",
-    picking=MinePickSettings(),
-    encoder=EncoderSettings(),
-    published=PublishedSettings(),
-    groups=PatternSettings(),
-    neighbours=InteractionSettings(),
-)
-
-
-def cell(quick: bool) -> Tomogram:
-    """The tomogram, or a part of it."""
-    with as_file(files("tomotif.resources") / REAL_TOMOGRAM) as path:
-        whole = open_tomogram(path, missing_wedge=MissingWedge(-60, 60), contrast="dark")
-    if not quick:
-        return whole
-    return replace(whole, volume=Volume(np.array(whole.volume.data[:, :PART, :PART]), whole.voxel_size), path=None)
-
-
-def ribosome_like(found: tuple[Pattern, ...]) -> Pattern:
-    """The large globule whose picture stands out most; the strongest picture of all where there is none."""
-    large = [one for one in found if one.proposed == "large globule"]
-    return max(large or found, key=lambda one: one.shape.signal)
+SETTINGS = MineSettings()
 
 
 def one(quick: bool, names: list[str]) -> dict[str, Any]:
@@ -85,7 +57,8 @@ def one(quick: bool, names: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run = Run(folder / "mined")
-        mined = mine_patterns([cell(quick)], SETTINGS, run)
+        with real_tomogram(PART if quick else REAL_EDGE, folder) as tomogram:
+            mined = mine_patterns([tomogram], SETTINGS, run)
         minutes_mine = (time.perf_counter() - begun) / 60
         chosen = ribosome_like(mined.patterns)
         boxes, _ = open_subtomograms(folder / "mined" / "patterns")
@@ -104,7 +77,7 @@ def one(quick: bool, names: list[str]) -> dict[str, Any]:
         clusters = cluster_stage(folder / "mined" / "boxes", ClusterSettings(seed=SEED), Run(folder / "clusters"))
         grouped, _ = open_subtomograms(clusters.path)
         other = grouped.particles.position[(grouped.particles["group"] == RIBOSOME_LIKE).to_numpy()]
-        near = cKDTree(other).query(boxes.particles.position[rows])[0] <= NEAR
+        apart, _ = cKDTree(other).query(boxes.particles.position[rows])
     fits = fit(Volume(made.volume, made.voxel_size), [load_structure(n) for n in names], FitSettings(seed=SEED))
     return {
         "candidates": mined.candidates,
@@ -112,7 +85,7 @@ def one(quick: bool, names: list[str]) -> dict[str, Any]:
         "membrane_found": any(entry.proposed == "surface patch" for entry in mined.patterns),
         "ribosome_pattern": chosen.number,
         "n_particles": len(rows),
-        "shared": round(float(near.mean()), 3),
+        "shared": round(float(np.mean(apart <= NEAR)), 3),
         **compared(fits),
         "half_fsc0143_A": round(made.resolution, 2),
         **aligned.entry(made),
@@ -124,7 +97,7 @@ def one(quick: bool, names: list[str]) -> dict[str, Any]:
 
 def digest(quick: bool, names: list[str]) -> str:
     """What decides the cell, in eight letters."""
-    code = "".join(inspect.getsource(module) for module in (kinds, pattern_shape, proposing, pictures))
+    code = "".join(inspect.getsource(module) for module in (kinds, pattern_shape, proposing, alike, pictures))
     encoder = (shipped_encoder_for(20.0) / CARD).read_text()
     return blake2b((repr((quick, names, SETTINGS)) + code + encoder).encode(), digest_size=4).hexdigest()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tomotif.io.files import read_json
@@ -13,7 +14,12 @@ from tomotif.pipelines.stages import Run
 from tomotif.tasks.score import score
 
 SMALL = DemoSettings(
-    structures=("4v5d", "1bxn"), training_particles=120, epochs=4, occupancy=0.08, tomogram_shape=(64, 112, 112)
+    structures=("4v5d", "1bxn"),
+    training_particles=120,
+    epochs=4,
+    occupancy=0.08,
+    tomogram_shape=(64, 112, 112),
+    real_tomogram_edge=110,
 )
 STAGES = (
     "training_set",
@@ -24,9 +30,11 @@ STAGES = (
     "simulated_classes",
     "simulated_averages",
     "simulated_score",
-    "real_picks",
-    "real_subtomograms",
-    "real_clusters",
+    "real_mined/picks",
+    "real_mined/boxes",
+    "real_mined/features",
+    "real_mined/patterns",
+    "real_mined/embedding",
     "real_classes",
 )
 
@@ -61,20 +69,20 @@ def test_averages_say_that_their_poses_are_the_true_ones(folder: Path) -> None:
         assert "true particles" in entry["poses"]
 
 
-def test_the_real_cell_has_a_compact_group(folder: Path) -> None:
-    clusters = read_particles(folder / "real_clusters" / "particles.star")
-    group = clusters.take((clusters["cluster"] == 1).to_numpy())
-    # about 200 to 300 ribosomes are known to lie in this part of the cell
-    assert 150 <= len(group) <= 600
-    assert set(group["group"]) == {"ribosome-like"}
+def test_patterns_of_the_real_cell(folder: Path) -> None:
+    patterns = read_json(folder / "real_mined" / "patterns.json")
+    assert sum(one["particles"] for one in patterns) == len(
+        read_particles(folder / "real_mined/patterns/particles.star")
+    )
+    assert {"large globule", "surface patch"} & {one["proposed"] for one in patterns}
 
 
-def test_the_shipped_classifier_names_ribosomes_where_shape_finds_them(folder: Path) -> None:
-    """It knows nothing of the group, and names a ribosome in it several times as often as outside."""
-    grouped = (read_particles(folder / "real_clusters" / "particles.star")["group"] == "ribosome-like").to_numpy()
+def test_the_shipped_classifier_names_ribosomes_where_mining_finds_them(folder: Path) -> None:
+    """It knows nothing of patterns, and names a ribosome far more often in one of them than in all."""
+    pattern = read_particles(folder / "real_mined/patterns/particles.star")["pattern"].astype(int)
     named = (read_particles(folder / "real_classes" / "particles.star")["class"] == "4v5d").to_numpy()
-    assert named[grouped].mean() >= 0.5
-    assert named[grouped].mean() >= 3 * named[~grouped].mean()
+    share = max(named[(pattern == one).to_numpy()].mean() for one in np.unique(pattern))
+    assert share >= 0.6 and share >= 2 * named.mean()
 
 
 def test_a_second_run_repeats_nothing(folder: Path) -> None:

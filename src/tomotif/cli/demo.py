@@ -33,7 +33,8 @@ def demo(
     found = run_demo(settings, Run(output, overwrite, progress_bar))
     console.print(f"macro-F1 on the simulated tomogram: {found.macro_f1:.2f} (picking recall {found.recall:.2f})")
     console.print(
-        f"the real tomogram: {found.ribosome_like} ribosome-like particles by shape alone, {found.named_ribosome} "
-        f"named ribosome by the classifier that comes with tomotif, {found.both} are both"
+        f"the real tomogram: {found.patterns} patterns without labels, {found.ribosome_like} particles in the one that "
+        f"looks like a ribosome; {found.named_ribosome} are named ribosome by the classifier that comes with tomotif, "
+        f"{found.both} are both"
     )
     console.print(f"The report is at {found.report.resolve()}")

@@ -1,24 +1,26 @@
 """The demonstration: train on simulated complexes, then run the whole line on a simulated and on a real tomogram.
 
 Simulated: pick → extract → classify → average → score, against the truth. The averages use the matched true poses,
-and say so, which saves the search. Real: pick → extract → cluster by simple shape features, and beside it the names
-that the classifier of the package gives.
+and say so, which saves the search. Real: what is in the cell is mined without labels, and beside it the names that the
+classifier of the package gives.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from tomotif.core import MissingWedge, Settings
-from tomotif.io.mrc import open_tomogram
+from tomotif.core import MissingWedge, Settings, Tomogram
+from tomotif.io.mrc import open_tomogram, write_volume
 from tomotif.io.star import read_tomograms
 from tomotif.io.structure import load_structure
+from tomotif.pipelines.mine import MineSettings, mine_patterns
 from tomotif.pipelines.simulate import TomogramSpec
 from tomotif.pipelines.stages import (
     TOMOGRAMS,
@@ -26,7 +28,6 @@ from tomotif.pipelines.stages import (
     TrainingSetSettings,
     average_stage,
     classify_stage,
-    cluster_stage,
     extract_stage,
     open_subtomograms,
     pick_stage,
@@ -38,14 +39,16 @@ from tomotif.pipelines.stages import (
 from tomotif.report.page import write_report
 from tomotif.tasks.average import AverageSettings
 from tomotif.tasks.classify import ClassifierSettings, ClassifySettings
-from tomotif.tasks.cluster import RIBOSOME_LIKE, ClusterSettings
 from tomotif.tasks.extract import ExtractSettings
+from tomotif.tasks.patterns import Pattern
 from tomotif.tasks.pick import PickSettings
 from tomotif.tasks.score import ScoreSettings
 
 REAL_TOMOGRAM = "mpneumoniae_20A.mrc"
-REAL_BOX_PX = 24
+WEDGE = MissingWedge(-60, 60)
 RIBOSOME = "4v5d"
+REAL_EDGE = 326
+"""Largest edge of the real tomogram in voxels."""
 
 
 class DemoSettings(Settings):
@@ -63,6 +66,8 @@ class DemoSettings(Settings):
     """Fraction of the simulated tomogram inside molecular envelopes."""
     tomogram_shape: tuple[int, int, int] = (128, 256, 256)
     """Shape of the simulated tomogram zyx in voxels of 12 Å."""
+    real_tomogram_edge: int = Field(default=REAL_EDGE, ge=64)
+    """Largest edge along y and x of the part of the real tomogram that is looked at, in voxels of 20 Å."""
     seed: int = 0
     """Seed of everything; the tomogram is simulated with another one than the training data."""
 
@@ -74,12 +79,14 @@ class DemoResult:
     report: Path
     macro_f1: float
     recall: float
+    patterns: int
+    """Patterns that were found in the real cell without labels."""
     ribosome_like: int
-    """Particles of the real cell in the compact group."""
+    """Particles of the real cell in the pattern that :func:`ribosome_like` takes for the ribosome's."""
     named_ribosome: int
     """Particles of the real cell that the classifier of the package calls a ribosome."""
     both: int
-    """Particles that are in that group and called so."""
+    """Particles that are in that pattern and called so."""
 
 
 def demo(settings: DemoSettings, run: Run) -> DemoResult:
@@ -93,16 +100,9 @@ def demo(settings: DemoSettings, run: Run) -> DemoResult:
         Output folder; each stage is a run folder in it, ``report.html`` is the result.
     """
     score = simulated_part(settings, run)
-    grouped, named = real_part(settings, run)
+    found = real_part(settings, run)
     report = write_report([run.output], run.output / "report.html", title="tomotif demo")
-    return DemoResult(
-        report,
-        score["macro_f1"],
-        score["recall"],
-        ribosome_like=int(grouped.sum()),
-        named_ribosome=int(named.sum()),
-        both=int((grouped & named).sum()),
-    )
+    return DemoResult(report, score["macro_f1"], score["recall"], *found)
 
 
 def simulated_part(settings: DemoSettings, run: Run) -> dict[str, float]:
@@ -131,19 +131,38 @@ def simulated_part(settings: DemoSettings, run: Run) -> dict[str, float]:
     return {"macro_f1": scored.results["macro_f1"], "recall": scored.results["recall"]}
 
 
-def real_part(settings: DemoSettings, run: Run) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Pick in a real *Mycoplasma pneumoniae* cell, group what was found, and name it.
+def real_part(settings: DemoSettings, run: Run) -> tuple[int, int, int, int]:
+    """Mine a real *Mycoplasma pneumoniae* cell, and name what was found.
 
     Returns
     -------
-    tuple of bool arrays, each of shape (picks,)
-        Which picks are in the compact group, which needs no names, and which the shipped classifier calls a ribosome.
+    How many patterns there are; how many particles the ribosome's has, which needs no names; how many the shipped
+    classifier calls a ribosome; how many are both.
     """
+    with real_tomogram(settings.real_tomogram_edge, run.output) as cell:
+        mined = mine_patterns([cell], MineSettings(), run.beside("real_mined"))
+    boxes = run.output / "real_mined" / "boxes"
+    named = classify_stage(boxes, None, ClassifySettings(turns=True), run.beside("real_classes"))
+    patterns, _ = open_subtomograms(run.output / "real_mined" / "patterns")
+    member = (patterns.particles["pattern"] == ribosome_like(mined.patterns).number).to_numpy()
+    called = (open_subtomograms(named.path)[0].particles["class"] == RIBOSOME).to_numpy()
+    return len(mined.patterns), int(member.sum()), int(called.sum()), int((member & called).sum())
+
+
+@contextmanager
+def real_tomogram(edge: int, folder: Path) -> Iterator[Tomogram]:
+    """The part of a cell that comes with the package, or a corner of it with this edge along y and x, in a folder."""
     with as_file(files("tomotif.resources") / REAL_TOMOGRAM) as path:
-        cell = open_tomogram(path, missing_wedge=MissingWedge(-60, 60), contrast="dark")
-        picks = pick_stage([cell], PickSettings(), run.beside("real_picks"))
-        cut = extract_stage(picks.path, ExtractSettings(box_px=REAL_BOX_PX), run.beside("real_subtomograms"))
-        clusters = cluster_stage(cut.path, ClusterSettings(seed=settings.seed), run.beside("real_clusters"))
-        named = classify_stage(cut.path, None, ClassifySettings(turns=True), run.beside("real_classes"))
-    grouped, called = (open_subtomograms(folder.path)[0].particles for folder in (clusters, named))
-    return (grouped["group"] == RIBOSOME_LIKE).to_numpy(), (called["class"] == RIBOSOME).to_numpy()
+        cell = open_tomogram(path, missing_wedge=WEDGE, contrast="dark")
+        if edge < max(cell.shape):
+            corner = folder / f"{path.stem}_{edge}.mrc"
+            if not corner.exists():
+                write_volume(corner, np.array(cell.volume.data[:, :edge, :edge]), cell.voxel_size)
+            cell = open_tomogram(corner, missing_wedge=WEDGE, contrast="dark")
+        yield cell
+
+
+def ribosome_like(found: Sequence[Pattern]) -> Pattern:
+    """The large globule whose picture stands out most; the strongest picture of all where there is none."""
+    large = [one for one in found if one.proposed == "large globule"]
+    return max(large or found, key=lambda one: one.shape.signal)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -64,12 +64,12 @@ class MinePickSettings(PickSettings):
 class MineSettings:
     """Settings of every stage."""
 
-    method: Method
-    picking: MinePickSettings
-    encoder: EncoderSettings
-    published: PublishedSettings
-    groups: PatternSettings
-    neighbours: InteractionSettings
+    method: Method = "encoder"
+    picking: MinePickSettings = field(default_factory=MinePickSettings)
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    published: PublishedSettings = field(default_factory=PublishedSettings)
+    groups: PatternSettings = field(default_factory=PatternSettings)
+    neighbours: InteractionSettings = field(default_factory=InteractionSettings)
 
 
 @dataclass(frozen=True)
