@@ -12,7 +12,7 @@ The cell is the part of a *Mycoplasma pneumoniae* tomogram that comes with the p
 - ``shared``: share of its members that lie within 100 Å of one of the group that ``cluster`` finds by shape alone.
 - ``minutes_mine``: from the tomogram to the embedding; ``minutes``: all.
 
-``virions`` is the same of a tomogram of enveloped virions (``benchmarks/data``) as far as it goes: no ribosome is there.
+``virions`` is the same of a tomogram of enveloped virions (``benchmarks/data``) as far as it goes (no ribosome).
 """
 
 from __future__ import annotations
