@@ -32,7 +32,7 @@ from tomotif.tasks.average.starts import FOLDS, Start, centred, expect_parts, ot
 
 LEAST = 24
 """Members of a pattern from which its map is good enough to decide."""
-_TESTED = 48
+_TESTED = 32
 """Boxes of a pattern that are compared with other maps."""
 _NEAREST = 3
 """Patterns with the likest maps that a pattern is compared with."""
@@ -48,10 +48,13 @@ class Shown:
         Coefficients of some of its boxes, by the part of the pattern that they are in.
     without
         Map of all boxes that its map was grown from but those of each part.
+    likelihood
+        Mean log-likelihood ratio of the boxes, each under the map without it, against no map.
     """
 
     data: list[Tensor]
     without: list[NDArray[np.float32]]
+    likelihood: float
 
 
 def join_alike(
@@ -111,8 +114,9 @@ def shown_by(whole: Group, band: Band, rows: NDArray[np.int64], start: Start, rn
     data = all_coefficients(whole, rows, band)
     parts = np.array_split(rng.permutation(len(rows)), FOLDS)
     blends, _ = expect_parts(whole, [data[part] for part in parts], [[start.volume]] * FOLDS, band, turn, shifts)
-    few = _TESTED // FOLDS
-    return Shown([data[part[:few]] for part in parts], [others(blends, part)[0] for part in range(FOLDS)])
+    without = [others(blends, part)[0] for part in range(FOLDS)]
+    some = [data[part[: _TESTED // FOLDS]] for part in parts]
+    return Shown(some, without, likelihood(whole, band, some, without))
 
 
 def likest(maps: NDArray[np.float32]) -> list[tuple[int, int]]:
@@ -125,24 +129,27 @@ def likest(maps: NDArray[np.float32]) -> list[tuple[int, int]]:
     return sorted({(min(i, int(j)), max(i, int(j))) for i, row in enumerate(order) for j in row})
 
 
+def likelihood(whole: Group, band: Band, data: list[Tensor], maps: list[NDArray[np.float32]]) -> float:
+    """Mean log-likelihood ratio of boxes under a map against no map, each part under a map of its own."""
+    turn = tensor(uniform_rotations(1152).as_matrix(), whole.device)
+    shifts = tensor(shift_grid(whole.settings), whole.device)
+    found = []
+    for boxes, volume in zip(data, maps, strict=True):
+        reference = Reference.of(centred(volume), device=whole.device)
+        nothing = [FourierBlend.zero(whole.size, whole.device)]
+        found.append(expect(boxes, [reference], band, turn, shifts, nothing).likelihood)
+    return float(torch.cat(found).mean())
+
+
 def loss(whole: Group, band: Band, own: Shown, other: Shown) -> float:
     """Share of their log-likelihood ratio that boxes lose when another pattern's map explains them.
 
     The map may be the mirror image, and is brought to the strength of their own. 1 where they show no structure.
     """
-    turn = tensor(uniform_rotations(1152).as_matrix(), whole.device)
-    shifts = tensor(shift_grid(whole.settings), whole.device)
-
-    def likelihood(maps: list[NDArray[np.float32]]) -> float:
-        found = []
-        for boxes, volume, mine in zip(own.data, maps, own.without, strict=True):
-            reference = Reference.of(centred(volume * np.float32(mine.std() / volume.std())), device=whole.device)
-            found.append(
-                expect(boxes, [reference], band, turn, shifts, [FourierBlend.zero(whole.size, whole.device)]).likelihood
-            )
-        return float(torch.cat(found).mean())
-
-    best = likelihood(own.without)
-    if best <= 0:
+    if own.likelihood <= 0:
         return 1.0
-    return 1 - max(likelihood(other.without), likelihood([mirrored(volume) for volume in other.without])) / best
+    as_strong = [
+        volume * np.float32(mine.std() / volume.std()) for volume, mine in zip(other.without, own.without, strict=True)
+    ]
+    hands = (as_strong, [mirrored(volume) for volume in as_strong])
+    return 1 - max(likelihood(whole, band, own.data, maps) for maps in hands) / own.likelihood
