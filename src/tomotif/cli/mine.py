@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tomotif.cli.console import console, progress_bar
 from tomotif.cli.options import TomogramOptions, open_tomograms
-from tomotif.pipelines.mine import PATTERNS_YAML, Method, MinePickSettings, MineSettings, Stage, mine_patterns
+from tomotif.pipelines.mine import PATTERNS_YAML, Method, MineSettings, Stage, mine_patterns
 from tomotif.pipelines.mine_encoder import EncoderSettings
 from tomotif.pipelines.mine_published import PublishedSettings
 from tomotif.pipelines.stages import Run
@@ -21,6 +21,7 @@ from tomotif.tasks.embed import InteractionSettings
 from tomotif.tasks.normalise import NormaliseSettings
 from tomotif.tasks.pattern_clusters import PatternClusterSettings
 from tomotif.tasks.patterns import PatternSettings
+from tomotif.tasks.pick import PickSettings
 
 SIGNIFICANT = 0.05
 """False discovery rate up to which interactions are shown."""
@@ -35,7 +36,7 @@ def mine(
     until: Stage = "embedding",
     options: Annotated[TomogramOptions, Parameter(name="*")] = TomogramOptions(),
     clusters: Annotated[PatternClusterSettings, Parameter(name="*")] = PatternClusterSettings(),
-    picking: Annotated[MinePickSettings, Parameter(name="pick")] = MinePickSettings(),
+    picking: Annotated[PickSettings, Parameter(name="pick")] = PickSettings(),
     features: Annotated[PredictSettings, Parameter(name="features")] = PredictSettings(),
     pictures: Annotated[PictureSettings, Parameter(name="pictures")] = PictureSettings(),
     groups: Annotated[PatternSettings, Parameter(name="groups")] = PatternSettings(),
@@ -66,7 +67,7 @@ def mine(
     clusters
         Number of patterns, or what counts as one.
     picking
-        How candidates are found.
+        How candidates are found; the published method always takes 'dog'.
     features
         How boxes go through the encoder; all turns that keep the missing wedge are always measured.
     pictures

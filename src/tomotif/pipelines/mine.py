@@ -47,25 +47,12 @@ FEWEST = 20
 """Candidates that are too few to mine."""
 
 
-class MinePickSettings(PickSettings):
-    """How candidates are found."""
-
-    method: Literal["auto", "multiscale", "dog"] = "auto"  # type: ignore[assignment]  # one more than picking has
-    """'multiscale' finds balls of several radii; 'dog' is the published difference of Gaussians of one width; 'auto'
-    takes the published one for the published method."""
-
-    def of(self, method: Method) -> PickSettings:
-        """As picking takes them."""
-        decided = {"encoder": "multiscale", "published": "dog"}[method] if self.method == "auto" else self.method
-        return PickSettings(**{**self.model_dump(), "method": decided})
-
-
 @dataclass(frozen=True)
 class MineSettings:
-    """Settings of every stage."""
+    """Settings of every stage; the published method always finds candidates by a difference of Gaussians."""
 
     method: Method = "encoder"
-    picking: MinePickSettings = field(default_factory=MinePickSettings)
+    picking: PickSettings = field(default_factory=PickSettings)
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     published: PublishedSettings = field(default_factory=PublishedSettings)
     groups: PatternSettings = field(default_factory=PatternSettings)
@@ -115,7 +102,10 @@ def mine_patterns(
     stages = STAGES[settings.method]
     if until not in stages:
         raise InputError(f"expected --until {', '.join(stages)} with --method {settings.method}, got {until}")
-    picks = pick_stage(tomograms, settings.picking.of(settings.method), run.beside("picks"))
+    picking = settings.picking
+    if settings.method == "published":
+        picking = picking.model_copy(update={"method": "dog"})
+    picks = pick_stage(tomograms, picking, run.beside("picks"))
     candidates = int(picks.results["picks"])
     if candidates < FEWEST:
         raise InputError(
