@@ -8,7 +8,7 @@ The same network and budget (those of ``benchmarks/sim_ablation.py``, with tomot
 
 A gap is the accuracy on held-out data of the training's own kind minus that on acryo's ``cell`` condition, both at SNR
 0.1; accuracy is the mean recall of six complexes and background. ``gap_before`` is that of ``boxes``, the simplest
-training data; ``gap_after`` that of ``randomised``; means over seeds.
+training data; ``gap_after`` that of ``randomised``; means over seeds. Networks learn in bfloat16, in half the time.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from tomotif.tasks.simulate import SubtomogramSettings, simulate_subtomograms
 
 NAME = "domain_shift"
 SNR = 0.1
+SEEDS = 2
 MODEL = ClassifierSettings().model
 VARIANTS = {"tomograms": "base", "randomised": "domain_randomised"}
 """Trainings that are variants of the other study."""
@@ -75,9 +76,9 @@ def one(seed: int, source: Source, plan: study.Plan) -> dict[str, Any]:
 def main(quick: bool) -> dict[str, Any]:
     """The gap of each kind of training data."""
     plan, source = (study.QUICK, QUICK) if quick else (study.FULL, FULL)
-    plan = replace(plan, classifier=plan.classifier.model_copy(update={"model": MODEL}))
+    plan = replace(plan, classifier=plan.classifier.model_copy(update={"model": MODEL, "precision": "bfloat16"}))
     cells: dict[str, list[dict[str, Any]]] = {name: [] for name in ("boxes", *VARIANTS)}
-    for seed in plan.seeds:
+    for seed in plan.seeds[:SEEDS]:
         for name, found in cells.items():
             variant = VARIANTS.get(name, "base")
             made = partial(study.one, variant, seed, plan) if name in VARIANTS else partial(one, seed, source, plan)
@@ -103,4 +104,4 @@ def main(quick: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    harness.run(NAME, main, seeds=study.SEEDS)
+    harness.run(NAME, main, seeds=study.SEEDS[:SEEDS])
