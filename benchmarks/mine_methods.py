@@ -1,6 +1,7 @@
 """Ways of grouping boxes for the benchmark of mining: ours, four that are blind too, and the supervised ceiling.
 
 All get the same boxes. ``voxel_pca`` and ``autoencoder`` are also told the true number of groups, which is generous.
+``autoencoder`` and ``supervised`` learn in bfloat16, in little more than half the time.
 
 - ``voxel_pca``: all boxes are aligned blindly to one average of them all (one start of 200 boxes, one round of
   refinement), turned into its frame and low-passed; principal components of the voxels inside a sphere; k-means.
@@ -182,6 +183,7 @@ def autoencoder(given: Given) -> NDArray[np.int64]:
             batch_size=AE_BATCH,
             code_penalty=penalty,
             seed=given.seed + number,
+            precision="bfloat16",
         )
         folder = given.folder / f"autoencoder{number}"
         try:
@@ -224,7 +226,7 @@ def ours(boxes: Subtomograms, folder: Path, *, seed: int = 0) -> NDArray[np.int6
 
 def supervised(given: Given) -> NDArray[np.int64]:
     """Answers of a classifier that saw labelled boxes of the same kind."""
-    settings = ClassifierSettings(epochs=given.effort.classifier_epochs, seed=given.seed)
+    settings = ClassifierSettings(epochs=given.effort.classifier_epochs, seed=given.seed, precision="bfloat16")
     train_classifier(given.more(), settings, given.folder, progress=False)
     predict = openvino_predictor(given.folder / "model", 32)
     logits = predict_boxes(predict, given.boxes.stack, 32, wedge_safe_flips(given.boxes.missing_wedge))
