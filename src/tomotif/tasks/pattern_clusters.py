@@ -2,8 +2,7 @@
 
 What an encoder learned in order to tell random assemblies apart (``tools/pretrain_encoders.py``) also places complexes
 that it never saw: in the directions in which its own classes differ, in units of the spread inside them, what is left
-between particles is structure, not pose, wedge or noise; their distance from the middle is mostly contrast, and is made
-the same. The turns by 180° that keep the missing wedge show each
+between particles is structure, not pose, wedge or noise. The turns by 180° that keep the missing wedge show each
 particle several times for nothing: the mean of these views is what is clustered, and views that fall to other kinds
 tell how sure that is. Not here: the embeddings (engine.predict), pictures of the patterns (average).
 """
@@ -79,7 +78,8 @@ def cluster_views(
             f"expected at least {least} particles to find patterns among, got {count}; pick more, or ask for fewer "
             "--patterns"
         )
-    placed = placed_by(ClassGaussians.of(known.learned, known.learned_class), views.mean(axis=0))
+    own = ClassGaussians.of(known.learned, known.learned_class)
+    placed = own.discriminants(views.mean(axis=0))
     if settings.patterns:
         seen = principal(placed, settings.components)
         return by_size(np.asarray(gaussians(seen, settings.patterns).predict(seen), dtype=np.int64))
@@ -97,22 +97,11 @@ def confidence_of(
 ) -> Float[np.ndarray, " n"]:
     """Share of a particle's views of which the nearest other particle is of its pattern, 0 to 1."""
     own = ClassGaussians.of(known.learned, known.learned_class)
-    placed = placed_by(own, views.mean(axis=0))
+    placed = own.discriminants(views.mean(axis=0))
     again: NDArray[np.bool_] = np.stack(
-        [labels[nearest_other(placed, placed_by(own, view))] == labels for view in views]
+        [labels[nearest_other(placed, own.discriminants(view))] == labels for view in views]
     )
     return again.mean(axis=0)
-
-
-def placed_by(own: ClassGaussians, embedding: Float[np.ndarray, "n f"]) -> Float[np.ndarray, "n d"]:
-    """Where particles lie along the discriminants, all as far from their middle as the median of them.
-
-    A particle of low contrast lies nearer to the middle, in the direction in which its structure lies.
-    """
-    found = own.discriminants(embedding)
-    length = np.linalg.norm(found, axis=1, keepdims=True)
-    placed: NDArray[np.float64] = found * (np.median(length) / np.maximum(length, np.finfo(np.float64).tiny))
-    return placed
 
 
 def nearest_other(placed: Float[np.ndarray, "n f"], seen: Float[np.ndarray, "n f"]) -> Int[np.ndarray, " n"]:
