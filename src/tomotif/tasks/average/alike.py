@@ -34,6 +34,8 @@ LEAST = 24
 """Members of a pattern from which its map is good enough to decide."""
 _TESTED = 32
 """Boxes of a pattern that are compared with other maps."""
+_SURE = 1.645
+"""Standard errors above a mean that it exceeds with a chance of 5 %."""
 _NEAREST = 3
 """Patterns with the likest maps that a pattern is compared with."""
 
@@ -49,12 +51,12 @@ class Shown:
     without
         Map of all boxes that its map was grown from but those of each part.
     likelihood
-        Mean log-likelihood ratio of the boxes, each under the map without it, against no map.
+        Log-likelihood ratio of each box under the map without it, against no map.
     """
 
     data: list[Tensor]
     without: list[NDArray[np.float32]]
-    likelihood: float
+    likelihood: NDArray[np.float64]
 
 
 def join_alike(
@@ -102,7 +104,9 @@ def join_alike(
     joined = np.eye(len(sizes), dtype=bool)
     for one, other in likest(np.stack(maps)) if total > 1 else ():
         pairs = (shown[one], shown[other]), (shown[other], shown[one])
-        joined[patterns[one], patterns[other]] = all(loss(whole, band, *pair) < settings.largest_loss for pair in pairs)
+        joined[patterns[one], patterns[other]] = all(
+            largest_loss(whole, band, *pair) < settings.largest_loss for pair in pairs
+        )
     _, component = sparse.csgraph.connected_components(joined, directed=False)
     return by_size(component.astype(np.int64)[labels])
 
@@ -129,8 +133,8 @@ def likest(maps: NDArray[np.float32]) -> list[tuple[int, int]]:
     return sorted({(min(i, int(j)), max(i, int(j))) for i, row in enumerate(order) for j in row})
 
 
-def likelihood(whole: Group, band: Band, data: list[Tensor], maps: list[NDArray[np.float32]]) -> float:
-    """Mean log-likelihood ratio of boxes under a map against no map, each part under a map of its own."""
+def likelihood(whole: Group, band: Band, data: list[Tensor], maps: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """Log-likelihood ratio of boxes under a map against no map, each part under a map of its own."""
     turn = tensor(uniform_rotations(1152).as_matrix(), whole.device)
     shifts = tensor(shift_grid(whole.settings), whole.device)
     found = []
@@ -138,18 +142,20 @@ def likelihood(whole: Group, band: Band, data: list[Tensor], maps: list[NDArray[
         reference = Reference.of(centred(volume), device=whole.device)
         nothing = [FourierBlend.zero(whole.size, whole.device)]
         found.append(expect(boxes, [reference], band, turn, shifts, nothing).likelihood)
-    return float(torch.cat(found).mean())
+    return torch.cat(found).double().cpu().numpy()
 
 
-def loss(whole: Group, band: Band, own: Shown, other: Shown) -> float:
-    """Share of their log-likelihood ratio that boxes lose when another pattern's map explains them.
+def largest_loss(whole: Group, band: Band, own: Shown, other: Shown) -> float:
+    """Largest share of their log-likelihood ratio that boxes may lose when another pattern's map explains them.
 
-    The map may be the mirror image, and is brought to the strength of their own. 1 where they show no structure.
+    The upper end of what is likely, so that boxes that say little do not make patterns one. The map may be the mirror
+    image, and is brought to the strength of their own. 1 where the boxes show no structure.
     """
-    if own.likelihood <= 0:
+    if own.likelihood.mean() <= 0:
         return 1.0
     as_strong = [
         volume * np.float32(mine.std() / volume.std()) for volume, mine in zip(other.without, own.without, strict=True)
     ]
     hands = (as_strong, [mirrored(volume) for volume in as_strong])
-    return 1 - max(likelihood(whole, band, own.data, maps) for maps in hands) / own.likelihood
+    lost = min((own.likelihood - likelihood(whole, band, own.data, maps) for maps in hands), key=np.mean)
+    return float((lost.mean() + _SURE * lost.std() / np.sqrt(len(lost))) / own.likelihood.mean())
