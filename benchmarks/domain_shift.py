@@ -8,7 +8,7 @@ The same network and budget (those of ``benchmarks/sim_ablation.py``, with tomot
 
 A gap is the accuracy on held-out data of the training's own kind minus that on acryo's ``cell`` condition, both at SNR
 0.1; accuracy is the mean recall of six complexes and background. ``gap_before`` is that of ``boxes``, the simplest
-training data; ``gap_after`` that of ``randomised``; means over seeds. Networks learn in bfloat16, in half the time.
+training data; ``gap_after`` that of ``randomised``; means over seeds. Networks learn in bfloat16, which is faster.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ class TrainSettings(Settings):
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to train; 'auto' takes the GPU when there is one."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Numbers that layers compute with; 'bfloat16' takes half the time on GPUs and on processors that have it
-    (`tomotif doctor` says so), and is slow on others. Weights are float32 always."""
+    """Numbers that layers compute with; 'bfloat16' is faster on GPUs and on processors that have it (`tomotif
+    doctor` says so), and slow on others. Weights are float32 always."""
 
 
 class Objective(lightning.LightningModule):

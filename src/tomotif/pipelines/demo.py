@@ -21,6 +21,7 @@ from tomotif.io.mrc import open_tomogram, write_volume
 from tomotif.io.star import read_tomograms
 from tomotif.io.structure import load_structure
 from tomotif.pipelines.mine import MineSettings, mine_patterns
+from tomotif.pipelines.mine_encoder import EncoderSettings
 from tomotif.pipelines.simulate import TomogramSpec
 from tomotif.pipelines.stages import (
     TOMOGRAMS,
@@ -40,6 +41,7 @@ from tomotif.report.page import write_report
 from tomotif.tasks.average import AverageSettings
 from tomotif.tasks.classify import ClassifierSettings, ClassifySettings
 from tomotif.tasks.extract import ExtractSettings
+from tomotif.tasks.pattern_clusters import PatternClusterSettings
 from tomotif.tasks.patterns import Pattern
 from tomotif.tasks.pick import PickSettings
 from tomotif.tasks.score import ScoreSettings
@@ -140,7 +142,8 @@ def real_part(settings: DemoSettings, run: Run) -> tuple[int, int, int, int]:
     classifier calls a ribosome; how many are both.
     """
     with real_tomogram(settings.real_tomogram_edge, run.output) as cell:
-        mined = mine_patterns([cell], MineSettings(), run.beside("real_mined"))
+        seeded = EncoderSettings(clusters=PatternClusterSettings(seed=settings.seed))
+        mined = mine_patterns([cell], MineSettings(encoder=seeded), run.beside("real_mined"))
     boxes = run.output / "real_mined" / "boxes"
     named = classify_stage(boxes, None, ClassifySettings(turns=True), run.beside("real_classes"))
     patterns, _ = open_subtomograms(run.output / "real_mined" / "patterns")
