@@ -87,5 +87,6 @@ def test_the_shipped_classifier_names_ribosomes_where_mining_finds_them(folder: 
 
 def test_a_second_run_repeats_nothing(folder: Path) -> None:
     before = {stage: (folder / stage / "run.json").stat().st_mtime_ns for stage in STAGES}
-    demo(SMALL, Run(folder))
+    again = demo(SMALL, Run(folder))
+    assert again.ribosome_like > 50 and again.both > 0.6 * again.ribosome_like
     assert {stage: (folder / stage / "run.json").stat().st_mtime_ns for stage in STAGES} == before

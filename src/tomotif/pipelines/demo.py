@@ -147,7 +147,7 @@ def real_part(settings: DemoSettings, run: Run) -> tuple[int, int, int, int]:
     boxes = run.output / "real_mined" / "boxes"
     named = classify_stage(boxes, None, ClassifySettings(turns=True), run.beside("real_classes"))
     patterns, _ = open_subtomograms(run.output / "real_mined" / "patterns")
-    member = (patterns.particles["pattern"] == ribosome_like(mined.patterns).number).to_numpy()
+    member = patterns.particles["pattern"].to_numpy(np.int64) == ribosome_like(mined.patterns).number
     called = (open_subtomograms(named.path)[0].particles["class"] == RIBOSOME).to_numpy()
     return len(mined.patterns), int(member.sum()), int(called.sum()), int((member & called).sum())
 
