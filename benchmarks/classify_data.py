@@ -1,7 +1,7 @@
 """Subtomograms from crowded simulated tomograms, for the benchmarks of classification, features and discovery.
 
 Ten complexes of which eight lie between 350 and 620 kDa, so that size alone does not name them, and background: other
-complexes, membranes, gold, actin and empty ice. Full-path tomograms at 17 % occupancy and more, no tomogram in two
+complexes, membranes, gold, actin and empty ice. Full-path tomograms at 15 % occupancy and more, no tomogram in two
 parts. What is kept of every place is the reconstruction without noise and one of noise alone, so that any
 signal-to-noise ratio can be made of the same specimen: reconstruction is linear. The noise is that of RuBisCO at
 SNR 0.1; another SNR scales it.

@@ -6,9 +6,11 @@ The same network and budget (those of ``benchmarks/sim_ablation.py``, with tomot
 - ``tomograms``: boxes cut from full-path tomograms with everything on;
 - ``randomised``: the same, domain-randomised.
 
-A gap is the accuracy on held-out data of the training's own kind minus that on acryo's ``cell`` condition, both at SNR
-0.1; accuracy is the mean recall of six complexes and background. ``gap_before`` is that of ``boxes``, the simplest
-training data; ``gap_after`` that of ``randomised``; means over seeds. Networks learn in bfloat16, which is faster.
+A gap is the accuracy on held-out data of ours (``own``: boxes simulated one by one for ``boxes``, tomograms that are
+not randomised for both others) minus that on acryo's ``cell`` condition, both at SNR 0.1; accuracy is the mean recall
+of six complexes and background. ``gap_before`` is that of ``boxes``, the simplest training data; ``gap_after`` that of
+``randomised``; means over seeds. What randomising alone does is the difference of the two last ``trainings``. Networks
+learn in bfloat16, which is faster.
 """
 
 from __future__ import annotations

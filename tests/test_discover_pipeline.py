@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.conftest import shell_stack
-from tomotif.core import MissingWedge, Particles, Subtomograms
+from tomotif.core import InputError, MissingWedge, Particles, Subtomograms
 from tomotif.io.stack import create_stack
-from tomotif.pipelines.discover import discover_structures
-from tomotif.pipelines.stages import STACK_NAME, TABLE_NAME, Run, tomogram_of_one_box, write_subtomogram_table
+from tomotif.pipelines.discover import discover_structures, doubted, new_share
+from tomotif.pipelines.stages import (
+    STACK_NAME,
+    TABLE_NAME,
+    Run,
+    table_of,
+    tomogram_of_one_box,
+    write_subtomogram_table,
+)
 from tomotif.tasks.average import AlignSettings, AverageSettings
 from tomotif.tasks.classify import ClassifierSettings, PredictSettings, train_classifier
-from tomotif.tasks.discover import DiscoverSettings
+from tomotif.tasks.discover import DiscoverSettings, Verdict
 
 BOX, EACH = 16, 60
 
@@ -63,3 +72,20 @@ def test_bars_are_a_new_structure(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "found" / "verdicts.json").read_text())
     assert [one["cluster"] for one in written] == [one.cluster for one in made]
     assert discover_structures(tmp_path / "data", tmp_path / "model", three, run, **how) == made
+
+
+def test_verdicts_are_doubted_when_most_particles_are_new() -> None:
+    known = Verdict(1, 40, "known class", "ball", 0.9, 0.1, "90% of its particles are named ball")
+    new = Verdict(2, 30, "new structure", "shell", 0.6, 0.9, "90% of its particles are unlike all known classes")
+    assert doubted([known, new]) == [known, new]
+    many = replace(new, particles=300)
+    assert new_share([known, many]) == pytest.approx((4 + 270) / 340)
+    first, second = doubted([known, many])
+    assert first == known and second.kind == "new structure" and "so are 81% of all" in second.reason
+
+
+def test_a_stack_stands_for_the_table_beside_it(tmp_path: Path) -> None:
+    (tmp_path / STACK_NAME).touch()
+    assert table_of(tmp_path / STACK_NAME) == table_of(tmp_path) == tmp_path / TABLE_NAME
+    with pytest.raises(InputError, match=r"found no .*nowhere"):
+        table_of(tmp_path / "nowhere")

@@ -29,7 +29,8 @@ TESTED_EVERY = 3
 """Of the test boxes, for the card's scores; all of them are in the benchmark's."""
 LIMITS = (
     "trained on simulated tomograms alone: ±60°, ±50° and ±40° about y, phase-flipped, defocus 2 to 6 µm",
-    "a structure that is not among the classes gets the name of another one or background: see tomotif discover",
+    "a structure that is not among the classes, as most in a real cell are, gets the name of another one or "
+    "background: see the probability, and tomotif discover",
     "particles more than 2 voxels off the centre of their box were not seen in training",
 )
 

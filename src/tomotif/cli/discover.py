@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from tomotif.cli.console import console, progress_bar
-from tomotif.pipelines.discover import VERDICTS, discover_structures
+from tomotif.pipelines.discover import MOSTLY, VERDICTS, discover_structures, new_share
 from tomotif.pipelines.stages import Run
 from tomotif.tasks.average import AlignSettings, AverageSettings
 from tomotif.tasks.classify import PredictSettings
@@ -56,4 +56,10 @@ def discover(
         name, share = f"{one.name} {one.share:.0%}", f"{100 * one.new_share:.0f}"
         table.add_row(str(one.cluster), str(one.particles), one.kind, name, share, resolution)
     console.print(table)
+    if new_share(made) > MOSTLY:
+        console.print(
+            f"[bold red]warning[/bold red] {new_share(made):.0%} of the particles are unlike all known classes: they "
+            "may come from another kind of tomogram than the model learned from; train one on boxes like these, or "
+            "believe averages only"
+        )
     console.print(f"wrote {output / VERDICTS}, which says why")

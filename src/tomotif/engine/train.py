@@ -12,6 +12,7 @@ import lightning.pytorch as lightning
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from pydantic import Field
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -26,15 +27,15 @@ _PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true",
 class TrainSettings(Settings):
     """How long and how fast to learn; the same for every network."""
 
-    epochs: int = 20
+    epochs: int = Field(default=20, ge=1)
     """Largest number of passes over the training particles."""
-    batch_size: int = 32
+    batch_size: int = Field(default=32, ge=1)
     """Particles a step."""
-    learning_rate: float = 2e-3
+    learning_rate: float = Field(default=2e-3, gt=0)
     """Largest learning rate of AdamW; it warms up, then falls along a cosine."""
-    weight_decay: float = 1e-2
+    weight_decay: float = Field(default=1e-2, ge=0)
     """Weight decay of AdamW."""
-    patience: int = 8
+    patience: int = Field(default=8, ge=1)
     """Stop when the validation loss has not improved for this many epochs."""
     seed: int = 0
     """Seed of initial weights, shuffling and augmentation."""

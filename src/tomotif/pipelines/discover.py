@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from tomotif.core import InputError
 from tomotif.engine.model_folder import CARD, KNOWN, Known, load_model
@@ -14,6 +18,8 @@ from tomotif.tasks.classify import FeatureSettings, PredictSettings, logits_of
 from tomotif.tasks.discover import DiscoverSettings, Verdict, discover, verdicts
 
 VERDICTS = "verdicts.json"
+MOSTLY = 0.5
+"""Share of new particles from which the data may be unlike the training's, rather than full of new structures."""
 
 
 def discover_structures(
@@ -40,6 +46,10 @@ def discover_structures(
         Output: gets the run folders ``features``, ``clusters`` and ``averages``, and ``verdicts.json``.
     network, averaging, search
         How boxes go through the network, and clusters are averaged blindly.
+
+    Returns
+    -------
+    A verdict a cluster. Where most particles are new, the reasons say that the data may be unlike the training's.
     """
     features = FeatureSettings(**network.model_dump())
     placed = features_stage(subtomograms, model, features, run.beside("features"))
@@ -49,9 +59,23 @@ def discover_structures(
     )
     entries = {entry["class"]: entry for entry in read_json(averages.path / "averages.json")}
     found, _ = open_subtomograms(clusters.path)
-    made = verdicts(found.particles, entries)
+    made = doubted(verdicts(found.particles, entries))
     write_json(run.output / VERDICTS, [one.as_dict() for one in made])
     return made
+
+
+def new_share(made: Sequence[Verdict]) -> float:
+    """Share of new particles in all clusters together."""
+    return float(np.average([one.new_share for one in made], weights=[one.particles for one in made])) if made else 0.0
+
+
+def doubted(made: list[Verdict]) -> list[Verdict]:
+    """The verdicts, where those on new structures say so when most particles of all clusters are new."""
+    share = new_share(made)
+    if share <= MOSTLY:
+        return made
+    doubt = f", but so are {share:.0%} of all: these boxes may be unlike those of the training"
+    return [replace(one, reason=one.reason + doubt) if one.kind == "new structure" else one for one in made]
 
 
 def clusters_stage(placed: Path, model: Path | None, settings: DiscoverSettings, run: Run) -> RunFolder:

@@ -102,7 +102,17 @@ class Run:
 
 
 def table_of(path: Path) -> Path:
-    """The star file itself, or the one in a run folder."""
+    """The star file itself, or the one in a run folder or beside a stack.
+
+    Raises
+    ------
+    InputError
+        When there is nothing there.
+    """
+    if not path.exists():
+        raise InputError(f"expected the folder of an extraction or its {TABLE_NAME}, found no {path}; check the path")
+    if path.name == STACK_NAME:
+        return path.with_name(TABLE_NAME)
     return path / TABLE_NAME if path.is_dir() else path
 
 
@@ -121,7 +131,7 @@ def stack_of(path: Path) -> Path:
             return folder / STACK_NAME
         record = folder / RECORD
         inputs = read_json(record).get("inputs", []) if record.exists() else []
-        tables = [table_of(Path(entry["path"])) for entry in inputs]
+        tables = [table_of(path) for entry in inputs if (path := Path(entry["path"])).exists()]
         folder = next((table.parent for table in tables if table.name == TABLE_NAME and table.exists()), folder)
     raise InputError(
         f"expected {STACK_NAME} in {table_of(path).parent} or in the folder of the run it was made from, found none; "

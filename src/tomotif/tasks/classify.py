@@ -47,13 +47,13 @@ class ClassifierSettings(TrainSettings):
 
     model: str = "motif3d_rif"
     """Network; `tomotif models` lists them."""
-    validation_fraction: float = 0.15
+    validation_fraction: float = Field(default=0.15, gt=0, lt=1)
     """Fraction of the particles, in whole tomograms, kept for validation."""
-    max_shift_px: int = 1
+    max_shift_px: int = Field(default=1, ge=0)
     """Largest random shift of a training box in voxels."""
     mirrors: bool = False
     """Also train on mirror images; without it only the 180° turns that keep the missing wedge are used."""
-    label_smoothing: float = 0.05
+    label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     """How much of the target probability is spread over the other classes, 0 to 1."""
     density_weight: float = Field(default=1.0, ge=0)
     """Weight of drawing the particle alone beside naming it, where the training data know its density; 0: do not."""

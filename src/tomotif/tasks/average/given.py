@@ -166,7 +166,7 @@ def kept_groups(
         found = ", ".join(f"{name} {len(rows)}" for name, rows in groups.items()) or "no particle with a name"
         raise InputError(
             f"expected a {by} with at least {settings.min_particles} particles to average, got {found}; "
-            "extract more particles or lower --min-particles"
+            "extract more particles or lower min-particles"
         )
     return kept, skipped
 
