@@ -111,9 +111,14 @@ def test_other_clusters_do_not_repeat_earlier_stages(
     settings[settings.index("--codes.patterns") + 1] = "3"
     before = {stage: (folder / stage / "run.json").read_bytes() for stage in ("picks", "normalised", "autoencoder")}
     run("mine", tomogram, "-o", folder, *settings, code=2)  # nothing that is there is replaced unasked
-    for path in [*folder.glob("patterns*"), folder / "embedding"]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    decided = (folder / "patterns.yaml").read_text()
+    for name in ("patterns", "embedding"):
+        shutil.rmtree(folder / name)
     run("mine", tomogram, "-o", folder, *settings)
+    assert (folder / "patterns.before.yaml").read_text() == decided  # of patterns that are no longer there
+    (folder / "patterns.yaml").write_text("2: {name: mine}")  # without a number of particles: taken as it is
+    run("mine", tomogram, "-o", folder, *settings)
+    assert read_json(folder / "patterns.json")[1]["name"] == "mine"
     assert {stage: (folder / stage / "run.json").read_bytes() for stage in before} == before
     assert len(read_json(folder / "patterns.json")) == 3
 

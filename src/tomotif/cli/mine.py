@@ -102,6 +102,8 @@ def mine(
             table.add_row(str(one.number), str(one.members.particles), one.name or one.group, one.evidence)
         console.print(table)
         console.print(f"wrote {output / PATTERNS_YAML}: change groups or names there, and run again")
+    if mined.set_aside:
+        console.print(f"what was decided of earlier patterns is of others than these: it lies in {mined.set_aside}")
     names = {one.number: one.label for one in mined.patterns}
     for pair in mined.interactions:
         if pair.q_value <= SIGNIFICANT and pair.pattern != pair.neighbour:

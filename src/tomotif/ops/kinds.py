@@ -78,9 +78,7 @@ def kinds_of(
     >>> np.bincount(kinds).tolist()
     [60, 40]
     """
-    rows = np.arange(len(features))
-    if len(rows) > _MOST:
-        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:_MOST])
+    rows = some_of(len(features), seed)
     placed = np.asarray(features[rows], np.float64)
     found = np.empty(len(rows), dtype=np.int64)
     dense = dense_regions(principal(placed, components), least)
@@ -93,6 +91,12 @@ def kinds_of(
     if len(rows) < len(features):
         found = nearest(placed, found, features)
     return by_size(found)
+
+
+def some_of(count: int, seed: int) -> Int[np.ndarray, " m"]:
+    """Rows that are looked at together: all, or as many as can be, drawn at random."""
+    rows = np.arange(count)
+    return rows if count <= _MOST else np.sort(np.random.default_rng(seed).permutation(rows)[:_MOST])
 
 
 def dense_regions(features: Float[np.ndarray, "n f"], least: int) -> Int[np.ndarray, " n"]:

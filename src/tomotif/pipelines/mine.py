@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from tomotif.core import InputError, Particles, Subtomograms, Tomogram
@@ -43,6 +44,8 @@ STAGES: dict[Method, tuple[Stage, ...]] = {
     "published": ("picks", "normalised", "autoencoder", "patterns", "embedding"),
 }
 PATTERNS_YAML, PATTERNS_JSON = "patterns.yaml", "patterns.json"
+SET_ASIDE = "patterns.before.yaml"
+"""What was decided of patterns that are no longer there."""
 FEWEST = 20
 """Candidates that are too few to mine."""
 
@@ -71,11 +74,14 @@ class Mined:
         Of the pairs of patterns; empty before that stage.
     candidates
         Picks.
+    set_aside
+        Where decisions on other patterns than these went; None where there were none.
     """
 
     candidates: int
     patterns: tuple[Pattern, ...] = ()
     interactions: tuple[Interaction, ...] = ()
+    set_aside: Path | None = None
 
 
 def mine_patterns(
@@ -119,11 +125,13 @@ def mine_patterns(
     if found is None:
         return Mined(candidates)
     patterns, boxes = found
-    decided = decided_groups(patterns, boxes, settings.groups, run.output)
+    decided, set_aside = decided_groups(patterns, boxes, settings.groups, run.output)
+    mined = Mined(candidates, tuple(decided), set_aside=set_aside)
     if until == "patterns":
-        return Mined(candidates, tuple(decided))
-    beside = embedding_stage(patterns, decided, settings.neighbours, run.beside("embedding"))
-    return Mined(candidates, tuple(decided), tuple(beside))
+        return mined
+    return replace(
+        mined, interactions=tuple(embedding_stage(patterns, decided, settings.neighbours, run.beside("embedding")))
+    )
 
 
 def published_line(picks: Path, settings: MineSettings, run: Run, until: Stage) -> tuple[Path, Subtomograms] | None:
@@ -154,8 +162,13 @@ def encoder_line(picks: Path, settings: MineSettings, run: Run, until: Stage) ->
     return found.path, open_subtomograms(found.path)[0]
 
 
-def decided_groups(found: Path, boxes: Subtomograms, settings: PatternSettings, output: Path) -> list[Pattern]:
-    """Propose a group for every pattern, and take up what a person wrote into ``patterns.yaml``."""
+def decided_groups(
+    found: Path, boxes: Subtomograms, settings: PatternSettings, output: Path
+) -> tuple[list[Pattern], Path | None]:
+    """Propose a group for every pattern, and take up what a person wrote into ``patterns.yaml``.
+
+    Where that is of other patterns, it is set aside, and comes second.
+    """
     pictures, voxel_size = open_stack(found / PICTURES_NAME)
     pictures = np.asarray(pictures, np.float32)
     tomograms = read_tomograms(found / TOMOGRAMS)
@@ -163,10 +176,36 @@ def decided_groups(found: Path, boxes: Subtomograms, settings: PatternSettings, 
     proposed = propose_groups(
         pictures, particles, settings, voxel_size=voxel_size, tomograms=tomograms, subtomograms=boxes
     )
+    set_aside = None
+    if of_others(output / PATTERNS_YAML, proposed):
+        set_aside = (output / PATTERNS_YAML).replace(output / SET_ASIDE)
     decided = write_patterns(output / PATTERNS_YAML, proposed)
     write_json(output / PATTERNS_JSON, [one.as_dict() for one in decided])
     draw_patterns(output / "patterns.png", pictures, decided)
-    return decided
+    return decided, set_aside
+
+
+def of_others(path: Path, patterns: Sequence[Pattern]) -> bool:
+    """Whether decisions were made of other patterns: their entries have other numbers of particles.
+
+    Entries that a person wrote without such a number are taken as they are.
+    """
+    if not path.exists():
+        return False
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return False  # reading it says what is wrong
+    if not isinstance(entries, dict):
+        return False
+    sizes = {one.number: one.members.particles for one in patterns}
+    known = {number: entry["particles"] for number, entry in entries.items() if mapping_with(entry, "particles")}
+    return any(sizes.get(number) != particles for number, particles in known.items())
+
+
+def mapping_with(entry: object, key: str) -> bool:
+    """Whether an entry is a mapping that has a key."""
+    return isinstance(entry, dict) and key in entry
 
 
 def embedding_stage(

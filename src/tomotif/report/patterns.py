@@ -30,8 +30,8 @@ NO_STRUCTURE = frozenset({"noise", "carbon edge or border"})  # groups that slic
 DOTS = 300  # members drawn on a card at most
 GAP = 4.0  # between the views from above and from the side
 GROUPS = (
-    "A pattern is a kind of picture that many particles share. Its group is proposed from the shape of the picture "
-    "alone; what a person wrote into patterns.yaml goes before that."
+    "A pattern is a kind of picture that many particles share. Its group is proposed from the shape of the picture, "
+    "that of a border also from where its members lie; what a person wrote into patterns.yaml goes before that."
 )
 CARDS = (
     "The largest first. Pictures: central xy, xz and yz slices of what the members have in common; dense matter is "

@@ -330,8 +330,8 @@ def check_pictures(model: Autoencoder, batches: DataLoader[tuple[Tensor, ...]]) 
         raise InputError(
             f"expected an autoencoder whose pictures follow the boxes, got one that draws the same picture for all "
             f"{count} boxes it was checked with (pictures vary by {variation:.1e} of what boxes vary, {live} of "
-            f"{codes[0].shape[1]} values of the code are alive); train with another --seed, a lower --code-penalty or "
-            "--learning-rate or for more --epochs, and see that the boxes are not empty"
+            f"{codes[0].shape[1]} values of the code are alive); train with another seed, a lower code "
+            "penalty or learning rate or for more epochs, and see that the boxes are not empty"
         )
     return {"live_codes": float(live), "picture_variation": round(variation, 6)}
 
@@ -518,7 +518,7 @@ def cluster_codes(
     if len(codes) < count:
         raise InputError(
             f"expected at least as many particles as patterns, got {len(codes)} particles for {count} patterns; pick "
-            "more (a lower --dog-threshold) or ask for fewer --patterns"
+            "more or ask for fewer patterns"
         )
     labels = clusters_of(codes, "kmeans", count, seed=seed)
     return labels, np.stack([codes[labels == k].mean(axis=0) for k in range(labels.max() + 1)])
