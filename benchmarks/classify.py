@@ -19,11 +19,12 @@ take hours each.
 
 Accuracy is the mean recall of the eleven classes, ``ece`` the expected calibration error after temperature scaling on
 validation boxes. ``per_s`` is of a network in OpenVINO, measured for all in one process (``speeds``); the SVM's has its
-features. SNR is RuBisCO's, alone, over its box. ``speed_ratio`` is of what a user runs (``in_use``) to the best
-published network in 32-bit floats; ``against_best_published`` has ``ours`` and ``ours_fast`` in the same floats.
-``few_shot``: five complexes that no method has seen, at SNR 0.1 and ±60°, named by the nearest of the means of five
-labelled boxes each, ours with its features averaged over turns; GroEL–GroES and the small ribosomal subunit hold parts
-of complexes that were learned. ``sd`` is over seeds, none where there is one.
+features. SNR is RuBisCO's, alone, over its box; ``snr_by_class`` has that of all classes at 0.1 and ±60°, over the box
+and in the signal's band. ``speed_ratio`` is of what a user runs (``in_use``) to the best published network in 32-bit
+floats; ``against_best_published`` has ``ours`` and ``ours_fast`` in the same floats. ``few_shot``: five complexes that
+no method has seen, at SNR 0.1 and ±60°, named by the nearest of the means of five labelled boxes each, ours with its
+features averaged over turns; GroEL–GroES and the small ribosomal subunit hold parts of complexes that were learned.
+``sd`` is over seeds, none where there is one.
 """
 
 from __future__ import annotations
@@ -491,6 +492,7 @@ def summary(runs: dict[str, list[dict[str, Any]]], per_s: dict[str, float]) -> d
         "few_shot_all": {key: round(float(np.mean([c["few_shot"]["accuracy"] for c in runs[key]])), 4) for key in runs},
         "mean_accuracy": {key: round(mean_accuracy(rows, key), 4) for key in runs},
         "ablation": ablation(runs),
+        "snr_by_class": data.snr_of(data.CLASSES, data.SETTINGS),
         "training": {
             key: {name: cells[0].get(name) for name in ("samples", "learning_rate", "tried", "train_s", "temperature")}
             for key, cells in runs.items()

@@ -27,7 +27,15 @@ from tomotif.core import BACKGROUND, MissingWedge, Particles, Subtomograms, Tomo
 from tomotif.io.files import replacing
 from tomotif.io.structure import load_structure
 from tomotif.tasks.extract import ExtractSettings, extract
-from tomotif.tasks.simulate import FilamentSettings, GoldSettings, MembraneSettings, TomogramSettings, build_specimen
+from tomotif.tasks.simulate import (
+    FilamentSettings,
+    GoldSettings,
+    MembraneSettings,
+    SubtomogramSettings,
+    TomogramSettings,
+    build_specimen,
+    signal_to_noise,
+)
 from tomotif.tasks.simulate.templates import render, template
 from tomotif.tasks.simulate.tomogram import Camera, signal_levels
 
@@ -167,6 +175,15 @@ def settings_of(tilt: int, size: Size, rng: np.random.Generator) -> TomogramSett
             "occupancy": float(rng.uniform(0.12, SETTINGS.occupancy or 0)),
         }
     )
+
+
+def snr_of(names: Sequence[str], settings: SubtomogramSettings | TomogramSettings) -> dict[str, dict[str, float]]:
+    """SNR of every structure alone over its box, and inside the signal's band, frequencies below 1/30 Å⁻¹."""
+    table = signal_to_noise([load_structure(name) for name in names], settings).set_index("class")
+    return {
+        str(name): {"snr": round(float(row.snr), 4), "band": round(float(row.snr_band), 3)}
+        for name, row in table.iterrows()
+    }
 
 
 def make_boxes(tilt: int, size: Size, part: str, number: int) -> Boxes:

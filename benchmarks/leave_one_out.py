@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import harness
-from benchmarks.classify_data import CLASSES
+from benchmarks.classify_data import CLASSES, snr_of
 from benchmarks.recover import resolution
 from tomotif.core import BACKGROUND, Subtomograms
 from tomotif.data.augment import wedge_safe_flips
@@ -86,10 +86,13 @@ QUICK = Size(complexes=("4v5d", "1bxn"), others=(), train=250, epochs=4, test=40
 
 def boxes(names: tuple[str, ...], count: int, background: int, seed: int) -> Subtomograms:
     """Boxes of some complexes and background."""
-    settings = SubtomogramSettings(
-        count=count, background=background, neighbours=NEIGHBOURS, snr=SNR, snr_reference="each"
-    )
-    return simulate_subtomograms([load_structure(name) for name in names], settings, np.random.default_rng(seed))
+    structures = [load_structure(name) for name in names]
+    return simulate_subtomograms(structures, settings_of(count, background), np.random.default_rng(seed))
+
+
+def settings_of(count: int, background: int) -> SubtomogramSettings:
+    """Of boxes of so many particles of each complex."""
+    return SubtomogramSettings(count=count, background=background, neighbours=NEIGHBOURS, snr=SNR, snr_reference="each")
 
 
 def without(left_out: str, size: Size, folder: Path) -> Path:
@@ -258,6 +261,7 @@ def main(quick: bool) -> dict[str, Any]:
     heavy = [cell for cell in found if cell["kda"] >= HEAVY_KDA]
     return {
         "complexes": found,
+        "snr_by_class": snr_of(size.complexes, settings_of(0, 0)),
         "auroc_mean": round(float(np.mean([cell["auroc"] for cell in found])), 4),
         "auroc_alone_mean": round(float(np.mean([cell["auroc_alone"] for cell in found])), 4),
         "auroc_mean_by_score": {
