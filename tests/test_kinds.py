@@ -10,8 +10,9 @@ from sklearn.metrics import adjusted_rand_score
 from tomotif.core import InputError
 from tomotif.engine.model_folder import Known
 from tomotif.ops import kinds
+from tomotif.ops.clustering import clusters_of
 from tomotif.ops.kinds import kinds_of
-from tomotif.tasks.pattern_clusters import PatternClusterSettings, cluster_views, confidence_of
+from tomotif.tasks.pattern_clusters import PatternClusterSettings, Space, cluster_views, confidence_of, sharpened
 
 
 def balls(counts: list[int], apart: float, rng: np.random.Generator, width: int = 20) -> NDArray[np.float64]:
@@ -76,3 +77,31 @@ def test_a_number_of_patterns_and_too_few_particles() -> None:
     assert cluster_views(views, known(4), PatternClusterSettings(patterns=3)).max() == 2
     with pytest.raises(InputError, match="at least 20 particles"):
         cluster_views(views[:, :10], known(4), PatternClusterSettings())
+
+
+def test_kinds_are_found_though_the_contrast_of_each_particle_varies() -> None:
+    rng = np.random.default_rng(0)
+    directions = np.linalg.qr(rng.normal(size=(24, 24)))[0][:4]
+    truth = np.repeat(np.arange(5), 80)
+    gain = np.maximum(np.exp(0.55 * rng.normal(size=(320, 1)) - 0.15), 0.2)
+    features = rng.normal(size=(400, 24)) + Space.of(known(24)).middle
+    features[:320] += 14 * gain * directions[truth[:320]]  # the others are noise
+    found = [
+        cluster_views(features[None].astype(np.float32), known(24), PatternClusterSettings(rounds=r)) for r in (0, 1)
+    ]
+    levelled, again = (adjusted_rand_score(truth, labels) for labels in found)
+    plain = adjusted_rand_score(truth, kinds_of(Space.of(known(24)).known.discriminants(features)))
+    assert plain < 0.75 and levelled > plain + 0.1 and again > 0.85, (plain, levelled, again)
+
+
+def test_patterns_show_what_differs_inside_them() -> None:
+    rng = np.random.default_rng(1)
+    truth = np.repeat([0, 1], 150)
+    placed = rng.normal(size=(300, 8))
+    placed[:, 0] += 8 * truth
+    placed[:, 1] *= 12  # something that both kinds have and that is no structure
+    rough = np.where(rng.random(300) < 0.03, 1 - truth, truth)
+    before, after = (
+        adjusted_rand_score(truth, clusters_of(seen, "kmeans", 2)) for seen in (placed, sharpened(placed, rough))
+    )
+    assert before < 0.1 and after > 0.9, (before, after)

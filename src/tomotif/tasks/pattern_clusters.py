@@ -42,7 +42,7 @@ class PatternClusterSettings(Settings):
     """Largest density between two patterns, relative to the sparser one; larger values take more apart."""
     components: int = Field(default=14, ge=2)
     """Principal components of the features that are looked at."""
-    rounds: int = Field(default=2, ge=0)
+    rounds: int = Field(default=1, ge=0)
     """How often the patterns that were found say what differs inside a pattern, and all are grouped again."""
     seed: int = 0
     """Seed of the clustering."""
