@@ -13,9 +13,9 @@ that keep the wedge. ``logits``, one value a class, are the structural features 
 33:i13; ``probabilities`` and ``embedding`` have the ratios after and before. ``discriminants`` is the embedding along
 the directions in which the known classes differ, in units of the spread inside them (`tomotif features --layer
 discriminants`): the value at the top for every method, and what `discover` and `mine` look at. ``accuracy`` is that of
-the renderings. ``unseen``: complexes that no network knows. ``ours_over_dsrf3d`` compares both in the discriminants,
-``…_as_published`` ours with the logits of dsrf3d, which are its published features. ``dsrf3d`` learns in bfloat16, and
-``cb3d_gap`` takes part in the quick run only, or they would take hours.
+the renderings. ``unseen``: complexes that no network knows. ``ours_over_dsrf3d`` is the ratio of ours over that of
+dsrf3d, space by space. ``dsrf3d`` learns in bfloat16, and ``cb3d_gap`` takes part in the quick run only, or they would
+take hours.
 """
 
 from __future__ import annotations
@@ -181,18 +181,19 @@ def one(method: str, size: Size) -> dict[str, Any]:
 
 
 def summary(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Ratios of the discriminants by method, and ours over the published network's, in that space and in logits."""
+    """Ratios of the discriminants by method, and ours over the published network's in every space."""
     ratios = ("known_rigid", "known_wedge", "unseen_rigid", "unseen_wedge")
     flat = {
         method: {**{k: cell[k]["discriminants"] for k in ratios}, "details": cell} for method, cell in cells.items()
     }
     if PUBLISHED not in flat:
         return flat
-    share = {}
-    for k in ("known_rigid", "known_wedge"):
-        share[f"ours_over_{PUBLISHED}_{k}"] = round(flat[OURS][k] / flat[PUBLISHED][k], 3)
-        share[f"ours_over_{PUBLISHED}_as_published_{k}"] = round(flat[OURS][k] / cells[PUBLISHED][k]["logits"], 3)
-    return {**flat, **share}
+    kinds = ("known_rigid", "known_wedge")
+    share = {
+        layer: {k: round(cells[OURS][k][layer] / cells[PUBLISHED][k][layer], 3) for k in kinds}
+        for layer in ("discriminants", "logits", "probabilities", "embedding")
+    }
+    return {**flat, f"ours_over_{PUBLISHED}": share}
 
 
 def digest(method: str, size: Size) -> str:
