@@ -4,10 +4,10 @@ What an encoder learned in order to tell random assemblies apart (``tools/pretra
 that it never saw: in the directions in which its own classes differ, in units of the spread inside them, what is left
 between particles is structure, not pose, wedge or noise. The turns by 180° that keep the missing wedge show each
 particle several times for nothing: the mean of these views is what is clustered, and views that fall to other kinds
-tell how sure that is. The stronger a particle's contrast, the further it lies from the middle: distances are levelled.
-The kinds that are found then show what differs inside a kind in these very tomograms, and particles are grouped again
-where that counts less: pseudo-labels and features in turn, as in deep iterative clustering, with a linear layer for a
-network. Not here: the embeddings (engine.predict), pictures of the patterns (average).
+tell how sure that is. The stronger a particle's contrast, the further it lies from the middle; on demand distances are
+levelled, and the kinds that were found show what differs inside a kind in these very tomograms, so that particles are
+grouped again where that counts less: pseudo-labels and features in turn, as in deep iterative clustering, with a linear
+layer for a network. Not here: the embeddings (engine.predict), pictures of the patterns (average).
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class PatternClusterSettings(Settings):
     """Largest density between two patterns, relative to the sparser one; larger values take more apart."""
     components: int = Field(default=14, ge=2)
     """Principal components of the features that are looked at."""
-    rounds: int = Field(default=1, ge=0)
+    levelled: bool = False
+    """Whether how far a particle stands out hardly counts: when contrast varies more than the mass of complexes."""
+    rounds: int = Field(default=0, ge=0)
     """How often the patterns that were found say what differs inside a pattern, and all are grouped again."""
     seed: int = 0
     """Seed of the clustering."""
@@ -87,7 +89,7 @@ def cluster_views(
             f"expected at least {least} particles to find patterns among, got {count}; pick more, or ask for fewer "
             "--patterns"
         )
-    placed = Space.of(known).place(views.mean(axis=0))
+    placed = Space.of(known, levelled=settings.levelled).place(views.mean(axis=0))
     labels = grouped(placed, settings)
     for _ in range(settings.rounds if labels.any() else 0):
         before, labels = labels, grouped(sharpened(placed, labels), settings)
@@ -106,29 +108,33 @@ class Space:
         Classes of the encoder.
     middle
         Mean of the particles that it learned from, shape (g,).
+    levelled
+        Whether distances from the middle are levelled.
     """
 
     known: ClassGaussians
     middle: NDArray[np.float64]
+    levelled: bool = False
 
     @classmethod
-    def of(cls, known: Known) -> Space:
+    def of(cls, known: Known, *, levelled: bool = False) -> Space:
         """The space of an encoder."""
         own = ClassGaussians.of(known.learned, known.learned_class)
-        return cls(own, own.discriminants(known.learned).mean(axis=0))
+        return cls(own, own.discriminants(known.learned).mean(axis=0), levelled)
 
     def place(self, embedding: Float[np.ndarray, "n f"]) -> Float[np.ndarray, "n g"]:
-        """Particles along the discriminants of the encoder's classes, at levelled distances from the middle."""
-        return levelled(self.known.discriminants(embedding) - self.middle)
+        """Particles from the middle along the discriminants of the encoder's classes."""
+        placed = self.known.discriminants(embedding) - self.middle
+        return level(placed) if self.levelled else placed
 
 
-def levelled(features: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:
+def level(features: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:
     """Directions of features; those that are no longer than the spread inside a kind stay short.
 
     Lengths follow contrast. Features of noise have a direction too, which means nothing: within √g, the length of
     what is left of g features of unit spread, they stay nearly as they are.
 
-    >>> np.linalg.norm(levelled(np.array([[1.0, 0], [10.0, 0], [100.0, 0]])), axis=1).round(2).tolist()
+    >>> np.linalg.norm(level(np.array([[1.0, 0], [10.0, 0], [100.0, 0]])), axis=1).round(2).tolist()
     [0.82, 1.4, 1.41]
     """
     reach = features.shape[1]
