@@ -362,7 +362,7 @@ def test_the_command_takes_true_poses_and_says_so(
 def test_a_command_that_cannot_average_says_why_and_leaves_nothing(
     extraction: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for options, expected in ((["--min-particles", "30"], "--min-particles"), ([], "subtomograms.mrcs")):
+    for options, expected in ((["--min-particles", "30"], "lower min-particles"), ([], "subtomograms.mrcs")):
         if not options:
             (extraction / "subtomograms.mrcs").unlink()
         with pytest.raises(SystemExit) as stop:
