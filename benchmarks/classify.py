@@ -7,7 +7,7 @@ ranges. Each method is trained once over all twelve conditions mixed and tested 
   one cycle, the learning rate of a sweep on validation tomograms in which each rate sees a third of the samples. The
   heavy networks see fewer boxes (``samples``), learn in bfloat16 and are tested on every fourth box; those without
   batch normalisation (``dsrf3d``) have no sweep, but a rate of 1e-4 that was found by hand. ``dsrf3d_v2`` and
-  ``rb3d_gap`` do not leave chance in what they see: that is what a processor's budget gives them, no more. Of ``rb3d``
+  ``rb3d_gap`` do not leave chance in what they see. Of ``rb3d``
   and ``cb3d`` the light variants take part.
 - Table **B**, our recipe: noise drawn anew each time a box is seen, and the particle's own density to draw as a second
   task. ``ours_int8`` is another training by it, in 8-bit integers. ``ours_without_…`` leave out one part each;

@@ -261,7 +261,7 @@ def main(quick: bool) -> dict[str, Any]:
     heavy = [cell for cell in found if cell["kda"] >= HEAVY_KDA]
     return {
         "complexes": found,
-        "snr_by_class": snr_of(size.complexes, settings_of(0, 0)),
+        "snr_by_class": snr_of(size.complexes, settings_of(size.test, size.test)),
         "auroc_mean": round(float(np.mean([cell["auroc"] for cell in found])), 4),
         "auroc_alone_mean": round(float(np.mean([cell["auroc_alone"] for cell in found])), 4),
         "auroc_mean_by_score": {

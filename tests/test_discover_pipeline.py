@@ -86,6 +86,8 @@ def test_verdicts_are_doubted_when_most_particles_are_new() -> None:
 
 def test_a_stack_stands_for_the_table_beside_it(tmp_path: Path) -> None:
     (tmp_path / STACK_NAME).touch()
+    (tmp_path / "mine.mrcs").touch()
+    assert table_of(tmp_path / "mine.mrcs") == tmp_path / TABLE_NAME
     assert table_of(tmp_path / STACK_NAME) == table_of(tmp_path) == tmp_path / TABLE_NAME
     with pytest.raises(InputError, match=r"found no .*nowhere"):
         table_of(tmp_path / "nowhere")

@@ -111,11 +111,14 @@ def test_other_clusters_do_not_repeat_earlier_stages(
     settings[settings.index("--codes.patterns") + 1] = "3"
     before = {stage: (folder / stage / "run.json").read_bytes() for stage in ("picks", "normalised", "autoencoder")}
     run("mine", tomogram, "-o", folder, *settings, code=2)  # nothing that is there is replaced unasked
-    decided = (folder / "patterns.yaml").read_text()
+    said = yaml.safe_load((folder / "patterns.yaml").read_text())
+    said[1]["name"] = "my favourite"
+    (folder / "patterns.yaml").write_text(decided := yaml.safe_dump(said))
     for name in ("patterns", "embedding"):
         shutil.rmtree(folder / name)
     run("mine", tomogram, "-o", folder, *settings)
-    assert (folder / "patterns.before.yaml").read_text() == decided  # of patterns that are no longer there
+    assert (folder / "patterns.before1.yaml").read_text() == decided  # of patterns that are no longer there
+    assert "my favourite" not in (folder / "patterns.yaml").read_text()
     (folder / "patterns.yaml").write_text("2: {name: mine}")  # without a number of particles: taken as it is
     run("mine", tomogram, "-o", folder, *settings)
     assert read_json(folder / "patterns.json")[1]["name"] == "mine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from tomotif.tasks.patterns import (
     PatternSettings,
     propose_groups,
     read_overrides,
+    set_aside,
     with_groups,
     with_overrides,
     write_patterns,
@@ -192,6 +194,23 @@ def test_a_better_proposal_comes_through_where_nobody_objected(tmp_path: Path, p
     path = tmp_path / FILE_NAME
     write_patterns(path, proposed(np.stack([drawn("small ball")] * 8)))
     assert write_patterns(path, patterns) == patterns
+
+
+def test_decisions_on_other_patterns_are_set_aside_and_none_is_lost(tmp_path: Path, patterns: list[Pattern]) -> None:
+    path, *before, last = tmp_path / FILE_NAME, *patterns
+    others = [*before, replace(last, members=replace(last.members, particles=99))]
+    assert set_aside(path, patterns) is None  # there is no file yet
+    for number, name in enumerate(("ribosome", "membrane"), 1):
+        write_patterns(path, patterns)
+        path.write_text(path.read_text(encoding="utf-8").replace("name: ''", f"name: {name}", 1), encoding="utf-8")
+        assert set_aside(path, patterns) is None and name in path.read_text(encoding="utf-8")
+        kept = set_aside(path, others)
+        assert kept == tmp_path / f"patterns.before{number}.yaml" and not path.exists()
+        assert name in kept.read_text(encoding="utf-8")
+    write_patterns(path, patterns)  # nobody decided anything
+    assert set_aside(path, others) is None and not path.exists() and len(list(tmp_path.iterdir())) == 2
+    path.write_text("2: {name: membrane}", encoding="utf-8")
+    assert set_aside(path, others) is None and path.exists()
 
 
 def test_few_words_do(tmp_path: Path) -> None:

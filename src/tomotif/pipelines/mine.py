@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from tomotif.core import InputError, Particles, Subtomograms, Tomogram
@@ -34,7 +33,7 @@ from tomotif.pipelines.mine_published import (
 from tomotif.pipelines.stages import TOMOGRAMS, Run, open_subtomograms, pick_stage, write_table
 from tomotif.report.figures import stretch
 from tomotif.tasks.embed import Interaction, InteractionSettings, candidate_region, interactions, write_embedding
-from tomotif.tasks.patterns import Pattern, PatternSettings, propose_groups, with_groups, write_patterns
+from tomotif.tasks.patterns import Pattern, PatternSettings, propose_groups, set_aside, with_groups, write_patterns
 from tomotif.tasks.pick import PickSettings
 
 Method = Literal["encoder", "published"]
@@ -44,8 +43,6 @@ STAGES: dict[Method, tuple[Stage, ...]] = {
     "published": ("picks", "normalised", "autoencoder", "patterns", "embedding"),
 }
 PATTERNS_YAML, PATTERNS_JSON = "patterns.yaml", "patterns.json"
-SET_ASIDE = "patterns.before.yaml"
-"""What was decided of patterns that are no longer there."""
 FEWEST = 20
 """Candidates that are too few to mine."""
 
@@ -125,8 +122,8 @@ def mine_patterns(
     if found is None:
         return Mined(candidates)
     patterns, boxes = found
-    decided, set_aside = decided_groups(patterns, boxes, settings.groups, run.output)
-    mined = Mined(candidates, tuple(decided), set_aside=set_aside)
+    decided, earlier = decided_groups(patterns, boxes, settings.groups, run.output)
+    mined = Mined(candidates, tuple(decided), set_aside=earlier)
     if until == "patterns":
         return mined
     return replace(
@@ -176,36 +173,11 @@ def decided_groups(
     proposed = propose_groups(
         pictures, particles, settings, voxel_size=voxel_size, tomograms=tomograms, subtomograms=boxes
     )
-    set_aside = None
-    if of_others(output / PATTERNS_YAML, proposed):
-        set_aside = (output / PATTERNS_YAML).replace(output / SET_ASIDE)
+    earlier = set_aside(output / PATTERNS_YAML, proposed)
     decided = write_patterns(output / PATTERNS_YAML, proposed)
     write_json(output / PATTERNS_JSON, [one.as_dict() for one in decided])
     draw_patterns(output / "patterns.png", pictures, decided)
-    return decided, set_aside
-
-
-def of_others(path: Path, patterns: Sequence[Pattern]) -> bool:
-    """Whether decisions were made of other patterns: their entries have other numbers of particles.
-
-    Entries that a person wrote without such a number are taken as they are.
-    """
-    if not path.exists():
-        return False
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return False  # reading it says what is wrong
-    if not isinstance(entries, dict):
-        return False
-    sizes = {one.number: one.members.particles for one in patterns}
-    known = {number: entry["particles"] for number, entry in entries.items() if mapping_with(entry, "particles")}
-    return any(sizes.get(number) != particles for number, particles in known.items())
-
-
-def mapping_with(entry: object, key: str) -> bool:
-    """Whether an entry is a mapping that has a key."""
-    return isinstance(entry, dict) and key in entry
+    return decided, earlier
 
 
 def embedding_stage(

@@ -111,7 +111,7 @@ def kinds_stage(boxes: Path, features: Path, model: Path, settings: EncoderSetti
         if not settings.clusters.patterns and settings.pictures.largest_loss:
             with run.bar("comparing patterns") as progress:
                 labels = join_alike(found, labels, settings.pictures, folder / "work", seed=seed, progress=progress)
-        confidence = confidence_of(views, known, labels)
+        confidence = confidence_of(views, known, labels, levelled=settings.clusters.levelled)
         named = found.particles.with_columns(pattern=labels + 1, pattern_confidence=confidence)
         with run.bar("averaging patterns") as progress:
             particles, pictures = pattern_pictures(

@@ -110,8 +110,8 @@ def table_of(path: Path) -> Path:
         When there is nothing there.
     """
     if not path.exists():
-        raise InputError(f"expected the folder of an extraction or its {TABLE_NAME}, found no {path}; check the path")
-    if path.name == STACK_NAME:
+        raise InputError(f"expected a run folder or its {TABLE_NAME}, found no {path}; check the path")
+    if path.suffix == Path(STACK_NAME).suffix:
         return path.with_name(TABLE_NAME)
     return path / TABLE_NAME if path.is_dir() else path
 

@@ -91,10 +91,10 @@ def cluster_views(
         )
     placed = Space.of(known, levelled=settings.levelled).place(views.mean(axis=0))
     labels = grouped(placed, settings)
-    for _ in range(settings.rounds if labels.any() else 0):
-        before, labels = labels, grouped(sharpened(placed, labels), settings)
-        if np.array_equal(labels, before) or not labels.any():
+    for _ in range(settings.rounds):
+        if not labels.any():  # one pattern: nothing differs
             break
+        labels = grouped(sharpened(placed, labels), settings)
     return labels
 
 
@@ -170,10 +170,10 @@ def grouped(placed: Float[np.ndarray, "n g"], settings: PatternClusterSettings) 
 
 
 def confidence_of(
-    views: Float[np.ndarray, "v n f"], known: Known, labels: Int[np.ndarray, " n"]
+    views: Float[np.ndarray, "v n f"], known: Known, labels: Int[np.ndarray, " n"], *, levelled: bool = False
 ) -> Float[np.ndarray, " n"]:
     """Share of a particle's views of which the nearest other particle is of its pattern, 0 to 1."""
-    space = Space.of(known)
+    space = Space.of(known, levelled=levelled)
     placed = space.place(views.mean(axis=0))
     again: NDArray[np.bool_] = np.stack([labels[nearest_other(placed, space.place(view))] == labels for view in views])
     return again.mean(axis=0)

@@ -8,6 +8,7 @@ here: the clusters and their pictures, and putting them back into the tomogram (
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -425,6 +426,40 @@ def write_patterns(path: Path, patterns: Sequence[Pattern]) -> list[Pattern]:
     with replacing(path) as temporary:
         temporary.write_text(_HEAD + text, encoding="utf-8")
     return decided
+
+
+def set_aside(path: Path, patterns: Sequence[Pattern]) -> Path | None:
+    """Take the file away when what a person decided there is of other patterns: theirs have other numbers of particles.
+
+    Entries without such a number, which a person wrote from nothing, are of whatever patterns there are.
+
+    Parameters
+    ----------
+    path
+        Usually ``patterns.yaml``.
+    patterns
+        As proposed now.
+
+    Returns
+    -------
+    Path or None
+        Where decisions lie now, ``patterns.before1.yaml`` or the next number that is free; None where there were none.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return None  # none there, or reading it says what is wrong
+    if not isinstance(entries, dict):
+        return None
+    now = {one.number: one.members.particles for one in patterns}
+    then = {n: entry["particles"] for n, entry in entries.items() if isinstance(entry, dict) and "particles" in entry}
+    if all(now.get(number) == particles for number, particles in then.items()):
+        return None
+    if all(isinstance(entry, dict) and override(entry) == Override() for entry in entries.values()):
+        path.unlink()
+        return None
+    places = (path.with_name(f"{path.stem}.before{number}{path.suffix}") for number in itertools.count(1))
+    return path.replace(next(place for place in places if not place.exists()))
 
 
 def read_overrides(path: Path, count: int) -> dict[int, Override]:
