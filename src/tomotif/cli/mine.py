@@ -103,7 +103,7 @@ def mine(
         console.print(table)
         console.print(f"wrote {output / PATTERNS_YAML}: change groups or names there, and run again")
     if mined.set_aside:
-        console.print(f"what was decided of earlier patterns is of others than these: it lies in {mined.set_aside}")
+        console.print(f"the patterns are others than before; what was decided of the earlier ones: {mined.set_aside}")
     names = {one.number: one.label for one in mined.patterns}
     for pair in mined.interactions:
         if pair.q_value <= SIGNIFICANT and pair.pattern != pair.neighbour:
