@@ -55,7 +55,8 @@ class SphericalPower(nn.Module):
 
     def forward(self, x: Float[Tensor, "n 1 d d d"]) -> Float[Tensor, "n k f"]:
         """Features about each centre: shell by shell, in each degree by degree."""
-        voxels, power = x.flatten(1).T.contiguous(), []  # boxes side by side: a voxel of all of them is one read
+        # Boxes side by side: a voxel of all of them is one read. OpenVINO transposes three axes faster than two.
+        voxels, power = x.flatten(1)[None].transpose(1, 2).contiguous()[0], []
         for shell in range(self.shells):
             on_shell = voxels[self.get_buffer(f"voxels{shell}")].unflatten(0, (self.centres, -1))
             power.append(self.get_buffer("sums") @ (self.get_buffer(f"harmonics{shell}") @ on_shell) ** 2)
