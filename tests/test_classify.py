@@ -247,3 +247,18 @@ def test_same_seed_builds_same_network() -> None:
     torch.manual_seed(4)
     two = build_model("motif3d", 16, 2).state_dict()
     assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_of_a_very_wide_embedding_little_is_kept_and_nothing_compared(
+    shells: Subtomograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tomotif.tasks.classify.KNOWN_VALUES", 5 * 96)
+    train_classifier(shells, SETTINGS.model_copy(update={"epochs": 1}), tmp_path, progress=False)
+    known = Known.load(tmp_path / "model")
+    assert (len(known.learned), len(known.held)) == (2, 2)
+    monkeypatch.setattr("tomotif.engine.model_folder.WIDEST", 95)
+    stack = write_stack(tmp_path / "s.mrcs", shells)
+    with pytest.raises(InputError, match="takes at most 95 values to compare particles by them, got 192"):
+        measure_features(shells, stack, tmp_path / "model", FeatureSettings(), tmp_path / "work")
+    logits = measure_features(shells, stack, tmp_path / "model", FeatureSettings(layer="logits"), tmp_path / "work")
+    assert logits.features is not None and logits.features.shape == (len(shells), 2)

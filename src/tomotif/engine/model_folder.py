@@ -27,6 +27,8 @@ from tomotif.models import build_model
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
 KNOWN = "known.safetensors"
+WIDEST = 4096
+"""Width of an embedding up to which particles are compared by it: covariances grow with its square."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -102,6 +104,8 @@ class Known:
     @classmethod
     def load(cls, folder: Path) -> Known:
         """Read from a model folder.
+
+        See :func:`check_comparable` for whether particles can be compared with these.
 
         Raises
         ------
@@ -188,6 +192,16 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
     """
     card = read_card(folder)
     return with_weights(build_model(card.architecture, card.box_px, len(card.classes)), folder, card), card
+
+
+def check_comparable(folder: Path) -> None:
+    """Raise InputError when the embedding of a model folder's network is too wide to compare particles by it."""
+    width = last_layer(load_model(folder)[0])[1].in_features
+    if width > WIDEST:
+        raise InputError(
+            f"expected a network whose last layer takes at most {WIDEST:,} values to compare particles by them, got "
+            f"{width:,} in {folder}; train another network, or take --layer logits where there is that choice"
+        )
 
 
 def with_weights(model: Network, folder: Path, card: ModelCard) -> Network:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tomotif.core import Tomogram
 from tomotif.data.augment import wedge_safe_flips
-from tomotif.engine.model_folder import CARD, KNOWN, Known, find_model_folder, read_card
+from tomotif.engine.model_folder import CARD, KNOWN, Known, check_comparable, find_model_folder, read_card
 from tomotif.engine.predict import predict_stack
 from tomotif.engine.pretrained import shipped_encoder_for
 from tomotif.io.files import replacing
@@ -67,6 +67,7 @@ def views_stage(boxes: Path, model: Path, settings: PredictSettings, run: Run) -
     """Measure the features of every box in all views that its missing wedge allows."""
     found, files = open_subtomograms(boxes)
     read_card(model).check_fits(found)
+    check_comparable(model)
     with run_folder(
         run.output, "views", settings, inputs=[*files, model / CARD, model / KNOWN], overwrite=run.overwrite
     ) as folder:

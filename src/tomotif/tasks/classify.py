@@ -25,7 +25,14 @@ from tomotif.data.batches import BoxBatches, EpochBatches, loader
 from tomotif.data.noise import FreshNoise
 from tomotif.data.splits import split_by_tomogram
 from tomotif.engine.int8 import write_int8
-from tomotif.engine.model_folder import Known, ModelCard, last_layer, read_card, save_model
+from tomotif.engine.model_folder import (
+    Known,
+    ModelCard,
+    check_comparable,
+    last_layer,
+    read_card,
+    save_model,
+)
 from tomotif.engine.predict import NO_FLIPS, Layer, Runtime, predict_stack
 from tomotif.engine.train import Objective, TrainSettings, fit
 from tomotif.io.stack import StackRows
@@ -36,6 +43,8 @@ from tomotif.ops.novelty import ClassGaussians
 
 KNOWN_PARTICLES = 4000
 """Largest number of training particles whose embeddings are kept with the model."""
+KNOWN_VALUES = 2**26
+"""Largest number of values in the embeddings that are kept, of training and of validation particles."""
 
 
 Batch = tuple[Float[Tensor, "n 1 d d d"], Int[Tensor, " n"], *tuple[Float[Tensor, "n 1 d d d"], ...]]
@@ -195,9 +204,13 @@ def train_classifier(
     )
     if head is not None:
         head.release()
-    some = np.random.default_rng(settings.seed).permutation(rows)[:KNOWN_PARTICLES]
+    most = KNOWN_VALUES // last_layer(model)[1].in_features
+    some = few_of(rows, min(KNOWN_PARTICLES, most), settings.seed)
     unchanged = BoxBatches(subtomograms, target, flips=[], noise=noise)
     learned = embedded(model, loader(unchanged, EpochBatches(some, 2 * settings.batch_size, shuffle=False)))
+    if len(held) > most:
+        some_held = few_of(held, most, settings.seed)
+        validation = loader(check, EpochBatches(some_held, 2 * settings.batch_size, shuffle=False))
     known = Known(*learned, *embedded(model, validation))
     training: dict[str, Any] = {**settings.model_dump(mode="json"), "epochs_run": metrics["epochs"]}
     card = ModelCard(
@@ -215,6 +228,11 @@ def train_classifier(
         seen = [boxes.numpy()[:, 0] for boxes, *_ in itertools.islice(loader(unchanged, EpochBatches(some, 64)), 16)]
         write_int8(folder / "model", np.concatenate(seen))
     return read_card(folder / "model")
+
+
+def few_of(rows: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
+    """At most so many rows, drawn at random."""
+    return np.random.default_rng(seed).permutation(rows)[:most]
 
 
 def logits_of(model: nn.Module, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -315,9 +333,11 @@ def measure_features(
     Raises
     ------
     InputError
-        When the boxes are not what the network was trained on.
+        When the boxes are not what the network was trained on, or its embedding is too wide to compare particles by.
     """
     layer: Layer = "logits" if settings.layer == "logits" else "embedding"
+    if layer == "embedding":
+        check_comparable(model)
     features = through_network(subtomograms, stack, model, settings, layer, work, progress)
     if settings.layer == "discriminants":
         known = Known.load(model)
