@@ -220,7 +220,7 @@ def ours(boxes: Subtomograms, folder: Path, *, seed: int = 0) -> NDArray[np.int6
     predict = openvino_predictor(model, 32, "embedding")
     flips = wedge_safe_flips(boxes.missing_wedge)
     views = np.stack([predict_boxes(predict, boxes.stack, 32, [flip]) for flip in flips])
-    labels = cluster_views(views, Known.load(model), PatternClusterSettings(seed=seed))
+    labels = cluster_views(views, Known.load(model), PatternClusterSettings(seed=seed)).labels
     return join_alike(boxes, labels, PictureSettings(), folder, seed=seed)
 
 

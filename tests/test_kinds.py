@@ -46,6 +46,18 @@ def test_kinds_that_touch_come_apart() -> None:
     assert kinds_of(features).max() == 2
 
 
+def test_a_rare_kind_beside_a_common_one_is_found() -> None:
+    rng = np.random.default_rng(8)
+    angle = rng.uniform(0, 4, 200)
+    bent = rng.normal(size=(400, 20))
+    bent[:200, :2] += 25 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    bent[200:400, 2] += 60
+    rare = bent[0] + rng.normal(size=(8, 20))
+    rare[:, 8] += 9
+    found = kinds_of(np.concatenate([bent, rare]))
+    assert np.bincount(found).tolist() == [200, 200, 8] and len(set(found[400:])) == 1
+
+
 def test_more_particles_than_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "_MOST", 200)
     truth = np.repeat(np.arange(3), 300)
@@ -66,7 +78,7 @@ def test_views_that_disagree_lower_the_confidence() -> None:
     centres = np.repeat([[30.0, 0, 0, 0], [0, 0, 0, 30.0]], 40, axis=0)
     views = np.stack([centres + rng.normal(size=centres.shape) for _ in range(4)])
     views[0, :40] = centres[40:] + rng.normal(size=(40, 4))  # in one view of four the first kind looks like the second
-    labels = cluster_views(views.astype(np.float32), known(4), PatternClusterSettings())
+    labels = cluster_views(views.astype(np.float32), known(4), PatternClusterSettings()).labels
     assert len(np.unique(labels[:40])) == 1 and labels[0] != labels[40]
     confidence = confidence_of(views.astype(np.float32), known(4), labels)
     assert confidence[:40].mean() == pytest.approx(0.75, abs=0.05) and confidence[40:].mean() > 0.9
@@ -74,7 +86,7 @@ def test_views_that_disagree_lower_the_confidence() -> None:
 
 def test_a_number_of_patterns_and_too_few_particles() -> None:
     views = np.random.default_rng(6).normal(size=(2, 60, 4)).astype(np.float32)
-    assert cluster_views(views, known(4), PatternClusterSettings(patterns=3)).max() == 2
+    assert cluster_views(views, known(4), PatternClusterSettings(patterns=3)).labels.max() == 2
     with pytest.raises(InputError, match="at least 20 particles"):
         cluster_views(views[:, :10], known(4), PatternClusterSettings())
 
@@ -86,13 +98,31 @@ def test_kinds_are_found_though_the_contrast_of_each_particle_varies() -> None:
     gain = np.maximum(np.exp(0.55 * rng.normal(size=(320, 1)) - 0.15), 0.2)
     features = rng.normal(size=(400, 24)) + Space.of(known(24)).middle
     features[:320] += 14 * gain * directions[truth[:320]]  # the others are noise
+    views = features[None].astype(np.float32)
     found = [
-        cluster_views(features[None].astype(np.float32), known(24), PatternClusterSettings(levelled=True, rounds=r))
-        for r in (0, 1)
+        cluster_views(views, known(24), settings)
+        for settings in (
+            PatternClusterSettings(levelled=False),
+            PatternClusterSettings(levelled=True, rounds=0),
+            PatternClusterSettings(),
+        )
     ]
-    levelled, again = (adjusted_rand_score(truth, labels) for labels in found)
-    plain = adjusted_rand_score(truth, kinds_of(Space.of(known(24)).known.discriminants(features)))
+    plain, levelled, again = (adjusted_rand_score(truth, one.labels) for one in found)
     assert plain < 0.75 and levelled > plain + 0.1 and again > 0.85, (plain, levelled, again)
+    assert found[2].levelled and found[2].contrast_spread > 0.3
+
+
+def test_distances_count_where_contrast_hardly_varies() -> None:
+    rng = np.random.default_rng(7)
+    direction = np.zeros(8)
+    direction[0] = 1
+    truth = np.repeat([0, 1], 100)
+    features = np.array([20.0, 40.0])[truth, None] * direction + rng.normal(size=(200, 8))  # a light and a heavy one
+    found = cluster_views(
+        (features + Space.of(known(8)).middle)[None].astype(np.float32), known(8), PatternClusterSettings()
+    )
+    assert not found.levelled and found.contrast_spread < 0.1
+    assert adjusted_rand_score(truth, found.labels) == 1.0
 
 
 def test_patterns_show_what_differs_inside_them() -> None:

@@ -253,7 +253,7 @@ def v_measure(model: Path, snr: float) -> float:
     predict = openvino_predictor(model, 32, "embedding")
     turns = wedge_safe_flips(boxes.missing_wedge)
     views = np.stack([predict_boxes(predict, boxes.stack, 32, [turn]) for turn in turns])
-    found = cluster_views(views, Known.load(model), PatternClusterSettings())
+    found = cluster_views(views, Known.load(model), PatternClusterSettings()).labels
     return round(float(v_measure_score(boxes.particles["class"].astype(str), found)), 3)
 
 

@@ -108,11 +108,12 @@ def kinds_stage(boxes: Path, features: Path, model: Path, settings: EncoderSetti
             return folder
         views = np.load(features / VIEWS_NAME, allow_pickle=False).astype(np.float32)
         known = Known.load(model)
-        labels = cluster_views(views, known, settings.clusters)
+        clustered = cluster_views(views, known, settings.clusters)
+        labels = clustered.labels
         if not settings.clusters.patterns and settings.pictures.largest_loss:
             with run.bar("comparing patterns") as progress:
                 labels = join_alike(found, labels, settings.pictures, folder / "work", seed=seed, progress=progress)
-        confidence = confidence_of(views, known, labels, levelled=settings.clusters.levelled)
+        confidence = confidence_of(views, known, labels, levelled=clustered.levelled)
         named = found.particles.with_columns(pattern=labels + 1, pattern_confidence=confidence)
         with run.bar("averaging patterns") as progress:
             particles, pictures = pattern_pictures(
@@ -122,5 +123,10 @@ def kinds_stage(boxes: Path, features: Path, model: Path, settings: EncoderSetti
             stack[:] = pictures
         write_results(folder, particles, boxes, found.voxel_size)
         shutil.rmtree(folder / "work", ignore_errors=True)
-        folder.record(particles=len(particles), patterns=len(pictures))
+        folder.record(
+            particles=len(particles),
+            patterns=len(pictures),
+            contrast_spread=round(clustered.contrast_spread, 3),
+            levelled=clustered.levelled,
+        )
     return folder
