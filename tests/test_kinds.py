@@ -46,18 +46,6 @@ def test_kinds_that_touch_come_apart() -> None:
     assert kinds_of(features).max() == 2
 
 
-def test_a_rare_kind_beside_a_common_one_is_found() -> None:
-    rng = np.random.default_rng(8)
-    angle = rng.uniform(0, 4, 200)
-    bent = rng.normal(size=(400, 20))
-    bent[:200, :2] += 25 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    bent[200:400, 2] += 60
-    rare = bent[0] + rng.normal(size=(8, 20))
-    rare[:, 8] += 9
-    found = kinds_of(np.concatenate([bent, rare]))
-    assert np.bincount(found).tolist() == [200, 200, 8] and len(set(found[400:])) == 1
-
-
 def test_more_particles_than_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "_MOST", 200)
     truth = np.repeat(np.arange(3), 300)

@@ -1,9 +1,8 @@
 """Kinds among particles when nobody says how many: dense regions of feature space, taken apart where they are two.
 
 Particles of one kind that are seen from all sides lie along a bent sheet, not in a ball, so they are first found as
-what hangs together densely (HDBSCAN). Kinds that touch come out as one. A rare kind beside a common one shows in the
-directions in which the particles of that region differ, where it is looked for in the same way; kinds as common as each
-other are two Gaussians there with a valley between them, and the Bayesian criterion prefers two.
+what hangs together densely (HDBSCAN). Kinds that touch come out as one; in the few directions along which the particles
+of a region differ most they are two Gaussians with a valley between them, and the Bayesian criterion prefers two.
 Where features are so blurred that nearly everything hangs together, density says nothing, and the region is a mixture
 of as many Gaussians as the criterion wants.
 """
@@ -30,10 +29,6 @@ _EACH = 6
 """… with at least so many particles for each of them."""
 _PARTS = (2, 3)
 """Parts that a region is taken apart into, and these again."""
-_OWN = 12
-"""Principal components of a region in which it is looked at for dense parts …"""
-_SMALL, _CLEAR = 0.6, 0.15
-"""… with fewer particles than a region must have, and a lower density between them, relative to what is asked."""
 _LEAST_VARIANCE = 0.05
 """Added to the variances of Gaussians: features have a spread of about 1 inside a kind."""
 _DOMINANT = 0.6
@@ -59,7 +54,7 @@ def kinds_of(
     components
         Principal components that are looked at.
     least
-        Fewest particles of a kind; where a kind stands clearly apart inside a region, 0.6 of that.
+        Fewest particles of a kind.
     valley
         Largest density between two kinds, relative to the sparser one's peak.
     seed
@@ -140,45 +135,25 @@ def taken_apart(
 ) -> list[NDArray[np.int64]]:
     """Rows of a region, in as many parts as there are."""
     rows = np.flatnonzero(inside)
-    labels = dense_parts(features[rows], round(_SMALL * least), _CLEAR * valley)
-    if labels is None:
-        labels = gaussian_parts(features[rows], least, valley)
-    if labels is None:
+    if len(rows) < 2 * least:
         return [rows]
-    parts = []
-    for label in np.unique(labels):
-        mine = np.zeros(len(features), dtype=bool)
-        mine[rows[labels == label]] = True
-        parts += taken_apart(features, mine, least, valley)
-    return parts
-
-
-def dense_parts(features: Float[np.ndarray, "n f"], least: int, valley: float) -> Int[np.ndarray, " n"] | None:
-    """What hangs together densely in the directions in which a region itself differs, with a valley all around it."""
-    if len(features) < max(2 * least, _OWN + 1):
-        return None
-    seen = principal(features, _OWN)
-    found = dense_regions(seen, least)
-    labels = np.zeros_like(found)
-    for one in range(found.max() + 1):
-        if found.any() and density_between(seen[found == one], seen[found != one]) < valley:
-            labels[found == one] = one + 1
-    return labels if len(np.unique(labels)) > 1 else None
-
-
-def gaussian_parts(features: Float[np.ndarray, "n f"], least: int, valley: float) -> Int[np.ndarray, " n"] | None:
-    """Two or three Gaussians with valleys between, where the Bayesian criterion prefers them to one."""
-    if len(features) < 2 * least:
-        return None
-    seen = principal(features, min(_LOCAL, len(features) // _EACH))
-    lowest, best = gaussians(seen, 1).bic(seen), None
+    seen = principal(features[rows], min(_LOCAL, len(rows) // _EACH))
+    whole = gaussians(seen, 1).bic(seen)
+    best: tuple[float, NDArray[np.int64]] | None = None
     for count in _PARTS:
         found = gaussians(seen, count)
-        labels, criterion = np.asarray(found.predict(seen), np.int64), found.bic(seen)
+        labels, criterion = found.predict(seen), found.bic(seen)
         enough = np.bincount(labels, minlength=count).min() >= least
-        if enough and criterion < lowest and shallowest(seen, labels) < valley:
-            lowest, best = criterion, labels
-    return best
+        if enough and criterion < min(whole, best[0] if best else whole) and shallowest(seen, labels) < valley:
+            best = criterion, labels
+    if best is None:
+        return [rows]
+    parts = []
+    for label in np.unique(best[1]):
+        mine = np.zeros(len(features), dtype=bool)
+        mine[rows[best[1] == label]] = True
+        parts += taken_apart(features, mine, least, valley)
+    return parts
 
 
 def shallowest(features: Float[np.ndarray, "n f"], labels: Int[np.ndarray, " n"]) -> float:

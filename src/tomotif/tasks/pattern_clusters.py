@@ -43,7 +43,7 @@ class PatternClusterSettings(Settings):
     patterns: int | None = Field(default=None, ge=1)
     """Number of patterns; none: as many as there are."""
     least_particles: int = Field(default=10, ge=4)
-    """Fewest particles of a pattern (0.6 of that where it stands clearly apart), when the number is not given."""
+    """Fewest particles of a pattern, when their number is not given."""
     valley: float = Field(default=0.25, gt=0, lt=1)
     """Largest density between two patterns, relative to the sparser one; larger values take more apart."""
     components: int = Field(default=14, ge=2)
