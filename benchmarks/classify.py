@@ -426,6 +426,15 @@ def table_rows(runs: dict[str, list[dict[str, Any]]], per_s: dict[str, float]) -
     return rows
 
 
+def pivot(rows: list[dict[str, Any]], table: str) -> dict[str, dict[str, float]]:
+    """Accuracy of the methods of table A or B, a column a condition."""
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["table"] == table:
+            found.setdefault(row["method"], {})[f"{row['snr']:g}, ±{row['tilt']:g}°"] = row["accuracy"]
+    return found
+
+
 def mean_accuracy(rows: list[dict[str, Any]], method: str, highest_snr: float = 0.1) -> float:
     """Mean over the conditions up to an SNR."""
     return float(np.mean([r["accuracy"] for r in rows if r["method"] == method and r["snr"] <= highest_snr]))
@@ -492,6 +501,8 @@ def summary(runs: dict[str, list[dict[str, Any]]], per_s: dict[str, float]) -> d
         "few_shot": round(float(np.mean([cell["few_shot"]["accuracy"] for cell in runs[OURS]])), 4),
         "few_shot_all": {key: round(float(np.mean([c["few_shot"]["accuracy"] for c in runs[key]])), 4) for key in runs},
         "mean_accuracy": {key: round(mean_accuracy(rows, key), 4) for key in runs},
+        "table_a": pivot(rows, "A"),
+        "table_b": pivot(rows, "B"),
         "ablation": ablation(runs),
         "snr_by_class": data.snr_of(data.CLASSES, data.SETTINGS),
         "training": {
