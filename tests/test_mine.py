@@ -134,3 +134,7 @@ def test_mining_by_stages_and_with_too_few_candidates(tmp_path: Path, capsys: py
     write_volume(tmp_path / "noise.mrc", np.random.default_rng(0).normal(size=(40, 40, 40)).astype(np.float32), VOXEL)
     run("mine", tmp_path / "noise.mrc", "-o", tmp_path / "none", "--pick.threshold", "3", code=2)
     assert "at least 20 candidates to mine" in capsys.readouterr().err
+    more = ["1000" if one == "4" else one for one in QUICK]  # more patterns than candidates: said before the training
+    run("mine", tmp_path / "cell.mrc", "-o", tmp_path / "mined", *more, code=2)
+    assert "--codes.patterns, 1000, got" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "mined" / "autoencoder").exists()

@@ -139,6 +139,12 @@ def published_line(picks: Path, settings: MineSettings, run: Run, until: Stage) 
     turned = normalise_stage(picks, settings.published.pose, run.beside("normalised"))
     if until == "normalised":
         return None
+    count, wanted = int(turned.results["subtomograms"]), settings.published.codes.patterns
+    if until != "autoencoder" and count < wanted:  # before hours of training
+        raise InputError(
+            f"expected at least as many candidates as --codes.patterns, {wanted}, got {count} whose turned box lies in "
+            "the tomogram; ask for fewer patterns, or pick more: a lower --pick.dog-threshold"
+        )
     trained = autoencoder_stage(turned.path, settings.published.network, run.beside("autoencoder"))
     if until == "autoencoder":
         return None
