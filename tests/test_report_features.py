@@ -23,6 +23,7 @@ from tomotif.io.stack import create_stack, write_subtomogram_table
 from tomotif.io.star import write_particles, write_tomograms
 from tomotif.models import build_model
 from tomotif.ops.calibration import expected_calibration_error, softmax
+from tomotif.report.blocks import Projection
 from tomotif.report.confusion import confusion_of
 from tomotif.report.gallery import box_image
 from tomotif.report.maps import FEWEST, POINTS, into_drawing, plane, slice_sheet, some_rows, whitened
@@ -309,6 +310,17 @@ def test_a_map_needs_features_and_boxes(demo: Path, tmp_path: Path) -> None:
         assert "<circle" not in section
 
 
+def test_a_page_tells_how_its_map_was_drawn(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with run_folder(tmp_path / "few", "features", {}, inputs=[demo / "data" / "subtomograms.mrcs"]) as run:
+        write_boxes(run, replace(boxes_table(), features=FEATURES))
+    drawn = write_report([tmp_path / "few"], tmp_path / "umap.html", projection="umap").read_text(encoding="utf-8")
+    assert "UMAP (McInnes" in section_of(drawn, "Features") and "<circle" in section_of(drawn, "Features")
+    assert "t-SNE (van der Maaten" in section_of(page_of(tmp_path, tmp_path / "few"), "Features")
+    monkeypatch.setattr("tomotif.report.page.find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"expected umap-learn.*tomotif\[umap\]"):
+        write_report([tmp_path / "few"], tmp_path / "umap.html", projection="umap")
+
+
 def test_a_sample_of_many_particles_is_shown_and_said(demo: Path, tmp_path: Path) -> None:
     count, rng = 1000, np.random.default_rng(0)
     particles = Particles.create("t", np.full((count, 3), 80.0), columns={"stack_index": np.arange(count) % len(TRUE)})
@@ -326,11 +338,12 @@ def test_a_sample_of_many_particles_is_shown_and_said(demo: Path, tmp_path: Path
     assert again == section
 
 
-def test_the_plane_keeps_neighbours_together() -> None:
-    placed = plane(FEATURES)
+@pytest.mark.parametrize("projection", ["t-sne", "umap"])
+def test_the_plane_keeps_neighbours_together(projection: Projection) -> None:
+    placed = plane(FEATURES, projection=projection)
     apart = np.linalg.norm(placed[:, None] - placed, axis=2) + np.diag(np.full(len(placed), np.inf))
     assert (TRUE[apart.argmin(axis=1)] == TRUE).mean() > 0.95
-    np.testing.assert_array_equal(plane(FEATURES), placed)
+    np.testing.assert_array_equal(plane(FEATURES, projection=projection), placed)
 
 
 @pytest.mark.parametrize(

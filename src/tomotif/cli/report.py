@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tomotif.cli.console import console
+from tomotif.report.blocks import Projection
 from tomotif.report.page import TITLE, write_report
 
 
@@ -16,6 +17,7 @@ def report(
     *,
     output: Annotated[Path, Parameter(alias="-o")] = Path("report.html"),
     title: str = TITLE,
+    projection: Projection = "t-sne",
 ) -> None:
     """Write one self-contained HTML page about run folders.
 
@@ -27,6 +29,8 @@ def report(
         The HTML file to write.
     title
         Heading of the page.
+    projection
+        How features are mapped: t-sne, or umap, which needs umap-learn (pip install 'tomotif[umap]') and a minute.
     """
-    written = write_report(folders, output, title=title)
+    written = write_report(folders, output, title=title, projection=projection)
     console.print(f"wrote {written} ({written.stat().st_size / 1e6:.1f} MB)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from tomotif.core import Particles
 from tomotif.report.palette import Palette
 from tomotif.report.runs import Run
 
+Projection = Literal["t-sne", "umap"]
 Result = TypeVar("Result")
 
 
@@ -46,6 +47,8 @@ class Section:
         The parts, in order.
     notes
         What could not be shown, and why.
+    projection
+        How its maps of features are drawn.
     """
 
     run: Run
@@ -55,6 +58,7 @@ class Section:
     tiles: list[tuple[str, str]] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    projection: Projection = "t-sne"
 
     def add(self, kind: str, title: str, data: Any, caption: str = "") -> None:
         """Append a block, unless there is nothing in it."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tomotif.core import InputError
 from tomotif.io.files import read_json
 from tomotif.report.averages import Average, class_average
-from tomotif.report.blocks import Section, as_list, as_number, counted, listed, numbers, texts
+from tomotif.report.blocks import Projection, Section, as_list, as_number, counted, listed, numbers, texts
 from tomotif.report.maps import SEED, FeatureMap, feature_map, some_rows, whitened
 from tomotif.report.palette import Palette, Style
 from tomotif.report.parts import add_slices, boxes_of, has_column
@@ -23,8 +23,12 @@ from tomotif.report.truth import Truth, true_classes
 VERDICTS, AVERAGES = "verdicts.json", "averages"  # beside the folder of the clusters
 KINDS = {"known class": "known", "new structure": "new", "junk": "junk", "mixed": "mixed"}  # to the page's styles
 MANY = {"known class": "known classes", "new structure": "new structures"}
+PROJECTIONS: dict[Projection, str] = {
+    "t-sne": "t-SNE (van der Maaten and Hinton 2008, J Mach Learn Res 9:2579)",
+    "umap": "UMAP (McInnes et al. 2018, arXiv:1802.03426)",
+}
 MAP = (
-    "t-SNE of the features (van der Maaten and Hinton 2008, J Mach Learn Res 9:2579){space}: neighbours are alike; "
+    "{projection} of the features{space}: neighbours are alike; "
     "distances between groups, and their sizes, mean nothing. Point at a particle, or walk with the arrow keys, to see "
     "the central xy slice of its box (above) and the central xz slice (below), three slices averaged and low-passed by "
     "one voxel; dense matter is bright."
@@ -37,18 +41,20 @@ MAP = (
 def add_map(section: Section, names: NDArray[np.object_], palette: Palette, coloured: str) -> None:
     """The map of a run's features, or a note that says why there is none."""
     rows = some_rows(len(names))
-    made = section.attempt(map_of, section.run, rows, names, palette)
+    made = section.attempt(map_of, section.run, rows, names, palette, section.projection)
     if made is None:
         return
     drawing, changed = made
     count = f"{len(rows):,} of {len(names):,} particles, drawn at random (seed {SEED})"
     shown = count if len(rows) < len(names) else counted(len(names), "particle")
     space = ", taken to the space where the spread inside the known classes is 1" if changed else ""
-    caption = f"{shown}, coloured by {coloured} {MAP.format(space=space)}"
+    caption = f"{shown}, coloured by {coloured} {MAP.format(projection=PROJECTIONS[section.projection], space=space)}"
     section.add("map", "Map of the features", drawing, caption)
 
 
-def map_of(run: Run, rows: NDArray[np.intp], names: NDArray[np.object_], palette: Palette) -> tuple[FeatureMap, bool]:
+def map_of(
+    run: Run, rows: NDArray[np.intp], names: NDArray[np.object_], palette: Palette, projection: Projection
+) -> tuple[FeatureMap, bool]:
     """The map of some rows of a run's table, and whether its features were whitened.
 
     Raises
@@ -62,7 +68,8 @@ def map_of(run: Run, rows: NDArray[np.intp], names: NDArray[np.object_], palette
     features, changed = whitened(run, run.particles.features[rows])
     titles = particle_titles(run, rows, names[rows], palette)
     title = f"map of the features of {counted(len(rows), 'particle')}, {run.name}"
-    return feature_map(features, names[rows], palette, titles, stack, boxes[rows], name=title), changed
+    made = feature_map(features, names[rows], palette, titles, stack, boxes[rows], name=title, projection=projection)
+    return made, changed
 
 
 def particle_titles(run: Run, rows: NDArray[np.intp], names: NDArray[np.object_], palette: Palette) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomotif.core import InputError
+from tomotif.report.blocks import Projection
 from tomotif.report.figures import png
 from tomotif.report.gallery import box_image
 from tomotif.report.palette import NEUTRAL, Palette, Style
@@ -18,6 +19,7 @@ from tomotif.report.slices import Legend
 POINTS = 400  # particles shown at most: their slices make up most of the page's size
 FEWEST = 5
 COMPONENTS, PERPLEXITY, SEED = 30, 30.0, 0
+NEIGHBOURS = 15  # of UMAP
 WIDTH, HEIGHT, MARGIN = 640.0, 440.0, 14.0
 TILE_PX, COLUMNS = 40, 20  # largest edge of a slice in pixels, and slices side by side in the sheet
 
@@ -68,17 +70,20 @@ def some_rows(count: int, most: int = POINTS, *, seed: int = SEED) -> NDArray[np
     return np.sort(np.random.default_rng(seed).choice(count, most, replace=False)).astype(np.intp)
 
 
-def plane(features: NDArray[np.floating], *, seed: int = SEED) -> NDArray[np.float64]:
+def plane(features: NDArray[np.floating], *, projection: Projection = "t-sne", seed: int = SEED) -> NDArray[np.float64]:
     """Particles in the plane such that neighbours in the space of features stay neighbours.
 
-    t-SNE (van der Maaten, Hinton 2008, J Mach Learn Res 9:2579) of the principal components, begun from them.
+    t-SNE (van der Maaten, Hinton 2008, J Mach Learn Res 9:2579) or UMAP (McInnes et al. 2018, arXiv:1802.03426) of the
+    principal components, begun from them.
 
     Parameters
     ----------
     features
         One row a particle, shape (n, f), n ≥ 5 and f ≥ 2.
+    projection
+        ``"t-sne"``, or ``"umap"`` where umap-learn is installed.
     seed
-        Of the principal components and of t-SNE.
+        Of the principal components and of the projection.
 
     Returns
     -------
@@ -98,13 +103,19 @@ def plane(features: NDArray[np.floating], *, seed: int = SEED) -> NDArray[np.flo
     if not np.isfinite(features).all() or not np.ptp(features, axis=0).any():
         raise InputError("expected finite features that differ between particles, got others; the map is not shown")
     from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
 
     rows = np.asarray(features, np.float64)
     seen = PCA(min(COMPONENTS, *rows.shape), random_state=seed).fit_transform(rows)
-    perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
-    placed: NDArray[np.float64] = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(seen)
-    return placed.astype(np.float64)
+    if projection == "umap":
+        from umap import UMAP
+
+        neighbours = min(NEIGHBOURS, len(rows) - 1)
+        mapper = UMAP(n_neighbors=neighbours, init="pca", random_state=seed, n_jobs=1)
+    else:
+        from sklearn.manifold import TSNE
+
+        mapper = TSNE(perplexity=min(PERPLEXITY, (len(rows) - 1) / 3), init="pca", random_state=seed)
+    return np.asarray(mapper.fit_transform(seen), np.float64)
 
 
 def whitened(run: Run, features: NDArray[np.floating]) -> tuple[NDArray[np.floating], bool]:
@@ -174,6 +185,7 @@ def feature_map(
     boxes: NDArray[np.integer],
     *,
     name: str,
+    projection: Projection = "t-sne",
 ) -> FeatureMap:
     """The map of some particles.
 
@@ -193,13 +205,15 @@ def feature_map(
         Each particle's row of the stack, shape (n,).
     name
         What the map is, for those who hear the page.
+    projection
+        As of :func:`plane`.
 
     Raises
     ------
     InputError
         As of :func:`plane`.
     """
-    where = into_drawing(plane(features))
+    where = into_drawing(plane(features, projection=projection))
     points = [
         Point(float(x), float(y), palette[one], title) for (x, y), one, title in zip(where, names, titles, strict=True)
     ]

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tomotif import __version__
 from tomotif.core import InputError
 from tomotif.io.files import replacing
 from tomotif.io.run_folder import as_output_error
-from tomotif.report.blocks import Bar, Block, Section
+from tomotif.report.blocks import Bar, Block, Projection, Section
 from tomotif.report.chapters import chapters_of, lies_in
 from tomotif.report.palette import Palette
 from tomotif.report.runs import Run, mapping, read_runs
@@ -46,7 +47,9 @@ class RunFacts:
     inputs: list[tuple[str, str, str]]
 
 
-def write_report(folders: Sequence[Path], output: Path, *, title: str = TITLE) -> Path:
+def write_report(
+    folders: Sequence[Path], output: Path, *, title: str = TITLE, projection: Projection = "t-sne"
+) -> Path:
     """Write one HTML page about run folders; it holds everything it shows and asks nothing of the network.
 
     Parameters
@@ -57,6 +60,8 @@ def write_report(folders: Sequence[Path], output: Path, *, title: str = TITLE) -
         The HTML file.
     title
         The page's heading.
+    projection
+        How maps of features are drawn: ``"t-sne"``, or ``"umap"``, which takes umap-learn and about a minute.
 
     Returns
     -------
@@ -66,20 +71,23 @@ def write_report(folders: Sequence[Path], output: Path, *, title: str = TITLE) -
     Raises
     ------
     InputError
-        When there is no folder, or one holds no run. Files that are missing from a run are no error: the page says so.
+        When there is no folder, or one holds no run, or umap-learn is asked for and not installed. Files that are
+        missing from a run are no error: the page says so.
     OutputError
         When the file cannot be written.
     """
     if not folders:
         raise InputError("expected at least one run folder, got none; give the folders that the commands wrote")
-    text = render(read_runs(folders), title)
+    if projection == "umap" and find_spec("umap") is None:
+        raise InputError("expected umap-learn, which makes UMAP maps, got none; pip install 'tomotif[umap]'")
+    text = render(read_runs(folders), title, projection)
     output = Path(output)
     with as_output_error(output), replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return output
 
 
-def render(runs: Sequence[Run], title: str) -> str:
+def render(runs: Sequence[Run], title: str, projection: Projection = "t-sne") -> str:
     """The page as text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -93,7 +101,7 @@ def render(runs: Sequence[Run], title: str) -> str:
     names, now = class_names(runs), datetime.now(UTC)
     classes = Palette.of(names, class_titles(names))
     shown = [run for run in runs if run.command not in (*WRAPPERS, "report")]
-    sections = [build_section(run, classes, brief=told_elsewhere(run, shown)) for run in shown]
+    sections = [build_section(run, classes, brief=told_elsewhere(run, shown), projection=projection) for run in shown]
     parts = chapters(sections)
     return environment.get_template("page.html").render(
         title=title,

@@ -15,7 +15,18 @@ from tomotif.core import InputError
 from tomotif.io.files import read_json
 from tomotif.io.stack import STACK_NAME, open_stack
 from tomotif.report.averages import average_section
-from tomotif.report.blocks import Section, as_list, as_number, count_bars, counted, first_column, listed, numbers, texts
+from tomotif.report.blocks import (
+    Projection,
+    Section,
+    as_list,
+    as_number,
+    count_bars,
+    counted,
+    first_column,
+    listed,
+    numbers,
+    texts,
+)
 from tomotif.report.calibration import add_answers, add_held_out
 from tomotif.report.discoveries import discover_section, features_section
 from tomotif.report.embedding import embed_section
@@ -38,7 +49,7 @@ AUTOENCODER = (
 BY_SHAPE = "proposed by its shape alone: no template and no label decided it, and nobody has confirmed it"
 
 
-def build_section(run: Run, classes: Palette, *, brief: bool) -> Section:
+def build_section(run: Run, classes: Palette, *, brief: bool, projection: Projection) -> Section:
     """The section of a run.
 
     Parameters
@@ -49,8 +60,10 @@ def build_section(run: Run, classes: Palette, *, brief: bool) -> Section:
         Styles of every class on the page.
     brief
         Whether a later run on the page shows the same particles with more known of them.
+    projection
+        How maps of features are drawn.
     """
-    section = Section(run, title=str(run.record.get("command") or "Run").capitalize())
+    section = Section(run, title=str(run.record.get("command") or "Run").capitalize(), projection=projection)
     if not run.finished:
         section.notes.append("This run has not ended: what is shown may be incomplete.")
     builder = patterns_section if (run / PICTURES).is_file() else BUILDERS.get(run.command)
