@@ -31,8 +31,8 @@ FEWEST = 20
 SHARPENED = 60
 """Principal components in which the spread inside patterns is measured."""
 VARIES = 0.22
-"""Spread of contrast inside patterns from which distances are levelled. Chosen between what our own simulations show of
-equal particles (up to 0.18) and a real cell (0.14), and those whose contrasts vary by 60 % (0.30)."""
+"""Spread of contrast inside patterns from which distances are levelled: above what simulated particles of equal contrast
+and a real cell show, and below that of particles whose contrasts vary by 60 %."""
 FEW = 24
 """Members of a pattern that say nothing yet of its spread."""
 
