@@ -91,6 +91,7 @@ def apart(result: dict[str, Any], name: str = "") -> tuple[list[tuple[str, Any]]
 
 def records_of(value: Any) -> list[Record]:
     """Rows of a table from a list of results or several that have names; none where there is no table in it."""
+    named: list[tuple[Record, Any]]
     if isinstance(value, list):
         named = [({}, item) for item in value]
     elif isinstance(value, dict):

@@ -31,8 +31,8 @@ FEWEST = 20
 SHARPENED = 60
 """Principal components in which the spread inside patterns is measured."""
 VARIES = 0.22
-"""Spread of contrast inside patterns from which distances are levelled: above what simulated particles of equal contrast
-and a real cell show, and below that of particles whose contrasts vary by 60 %."""
+"""Spread of contrast inside patterns from which distances are levelled: more than simulated particles of equal contrast
+and a real cell show, less than particles whose contrasts vary by 60 %."""
 FEW = 24
 """Members of a pattern that say nothing yet of its spread."""
 
