@@ -40,7 +40,7 @@ from tomotif.ops import kinds, pattern_shape
 from tomotif.pipelines.demo import REAL_EDGE, WEDGE, real_tomogram, ribosome_like
 from tomotif.pipelines.mine import Mined, MineSettings, mine_patterns
 from tomotif.pipelines.stages import Run, cluster_stage, open_subtomograms
-from tomotif.tasks import pattern_clusters
+from tomotif.tasks import embed, pattern_clusters
 from tomotif.tasks import patterns as proposing
 from tomotif.tasks.average import AlignSettings, AverageSettings, align_classes, alike, average, pictures
 from tomotif.tasks.cluster import RIBOSOME_LIKE, ClusterSettings
@@ -118,7 +118,7 @@ def found_in(mined: Mined) -> dict[str, Any]:
 
 def digest(*study: Any) -> str:
     """What decides a cell, in eight letters."""
-    mined_by = (kinds, pattern_shape, pattern_clusters, proposing, alike, pictures)
+    mined_by = (kinds, pattern_shape, pattern_clusters, proposing, alike, pictures, embed)
     code = "".join(inspect.getsource(module) for module in mined_by)
     encoders = "".join((folder / CARD).read_text() for folder in shipped_models("encoders").values())
     return blake2b((repr((study, SETTINGS)) + code + encoders).encode(), digest_size=4).hexdigest()

@@ -10,7 +10,7 @@ import pytest
 from tests.test_cli import run
 from tomotif.core import Particles
 from tomotif.io.files import read_json
-from tomotif.io.mrc import read_header, write_volume
+from tomotif.io.mrc import open_labels, read_header, write_volume
 from tomotif.io.stack import open_stack
 from tomotif.io.star import read_particles, read_tomograms
 from tomotif.io.structure import load_structure
@@ -53,7 +53,10 @@ def test_every_stage_leaves_its_nouns(mined: tuple[Path, Path, Particles]) -> No
     )
     assert views.shape[:2] == (4, len(found))
     assert stack_of(folder / "patterns") == folder / "boxes" / "subtomograms.mrcs"
-    assert read_header(folder / "embedding" / "cell" / "labels.mrc").shape == read_header(tomogram).shape
+    painted = open_labels(folder / "embedding" / "cell" / "labels.mrc").data
+    assert painted.shape == read_header(tomogram).shape
+    groups = {one["pattern"]: one["group"] for one in read_json(folder / "patterns.json")}
+    assert set(np.unique(painted)) - {0} == {number for number, group in groups.items() if group != "noise"}
     assert sum(one["particles"] for one in read_json(folder / "patterns.json")) == len(found)
 
 

@@ -189,7 +189,7 @@ def decided_groups(
 def embedding_stage(
     found: Path, patterns: Sequence[Pattern], settings: InteractionSettings, run: Run
 ) -> list[Interaction]:
-    """Put the patterns back into their tomograms, and count who neighbours whom.
+    """Put the patterns that are not noise back into their tomograms, and count who neighbours whom.
 
     Done anew when a person changed groups or names.
     """
@@ -205,6 +205,7 @@ def embedding_stage(
         tomograms = read_tomograms(found / TOMOGRAMS)
         pictures, voxel_size = open_stack(found / PICTURES_NAME)
         particles = with_groups(read_particles(found / TABLE_NAME, tomograms=tomograms), patterns)
+        structures = particles.take((particles["group"] != "noise").to_numpy())
         names = {one.number: one.label for one in patterns}
         for tomogram in tomograms:
             target = folder / tomogram.name
@@ -213,7 +214,7 @@ def embedding_stage(
                 write_embedding(
                     target,
                     np.asarray(pictures, np.float32),
-                    particles,
+                    structures,
                     tomogram,
                     voxel_size=voxel_size,
                     names=names,

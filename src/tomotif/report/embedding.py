@@ -331,7 +331,7 @@ def add_pairs(section: Section, pairs: Sequence[Pair], styles: Palette) -> None:
     blank = " Empty: no tomogram holds both." if len(pairs) < all_of**2 else ""
     section.add(
         "charts",
-        "Interactions: which patterns seek each other",
+        "Interactions: which patterns seek or shun each other",
         [enrichment_figure(pairs, styles, f"enrichment of neighbouring patterns, {section.run.name}")],
         f"Row: a pattern. Column: its neighbour. Orange: more members of the row have that neighbour within {within} "
         "than random placement brings (1 is twice as many); blue: fewer. A dot marks a false discovery rate q ≤ "
@@ -345,8 +345,9 @@ def add_pairs(section: Section, pairs: Sequence[Pair], styles: Palette) -> None:
         "Interactions: pairs of patterns",
         table,
         f"In contact: members of the first pattern with one of the second within {within}. Expected: the same where "
-        "members are placed at random among the other particles. Sorted by q, the false discovery rate; pairs with q ≤ "
-        f"{SURE:g} are marked. Small effects may come from the shape of the cell alone.{more}",
+        "members are placed at random among the other particles. p: how often chance is as far off, to either side. "
+        f"Sorted by q, the false discovery rate; pairs with q ≤ {SURE:g} are marked. Small effects may come from the "
+        f"shape of the cell alone.{more}",
     )
 
 
@@ -380,18 +381,21 @@ def embed_section(section: Section, classes: Palette, brief: bool) -> None:
 
 
 def describe(section: Section, pairs: Sequence[Pair], styles: Palette) -> None:
-    """Say which patterns neighbour each other more than chance has it."""
+    """Say which patterns neighbour each other more, and which less, than chance has it."""
     sure = [pair for pair in pairs if pair.sure]
-    together = len({frozenset((pair.pattern, pair.neighbour)) for pair in sure})
-    section.tiles.append(("Pairs side by side", f"{together:,}"))
-    others = [pair for pair in sure if pair.pattern != pair.neighbour]
+    seeking, shunning = ([pair for pair in sure if (pair.enrichment > 1) == more] for more in (True, False))
+    beside, apart = (len({frozenset((pair.pattern, pair.neighbour)) for pair in some}) for some in (seeking, shunning))
+    section.tiles.append(("Pairs side by side", f"{beside:,}"))
     if not sure:
-        section.finding = f"No pair of patterns is found side by side more often than chance has it (q ≤ {SURE:g})."
+        section.finding = (
+            f"No pair of patterns is found side by side more or less often than chance has it (q ≤ {SURE:g})."
+        )
         return
-    count = counted(together, "pair of patterns lies", "pairs of patterns lie")
+    count = counted(beside, "pair of patterns lies", "pairs of patterns lie")
     section.finding = f"{count} side by side more often than chance has it (q ≤ {SURE:g})"
+    others = [pair for pair in seeking if pair.pattern != pair.neighbour]
     if others:
         best = others[0]
         first, second = styles[str(best.pattern)].label, styles[str(best.neighbour)].label
         section.finding += f", most surely {first} at {second} (× {best.enrichment:.2g})"
-    section.finding += "."
+    section.finding += f"; {counted(apart, 'pair does', 'pairs do')} so less often." if apart else "."

@@ -261,8 +261,8 @@ class InteractionSettings(Settings):
     contact: float = Field(default=250.0, gt=0)
     """Particles whose positions are at most so far apart in Å are in contact: a ribosome's radius, half a membrane,
     and what picks on a membrane are apart."""
-    draws: int = Field(default=999, ge=19)
-    """Random placements; no p-value is below 1 / (draws + 1)."""
+    draws: int = Field(default=999, ge=39)
+    """Random placements; no p-value is below 2 / (draws + 1)."""
     seed: int = 0
     """Seed of the placements."""
 
@@ -291,8 +291,8 @@ class Interaction:
         The effect size: members in contact over those expected by chance, half a member added to both; above 1 when
         they seek each other, below when they shun each other.
     p_value
-        Probability that chance brings as many into contact: (1 + placements with at least as many) / (1 + placements).
-        Near 1 when they shun each other.
+        Probability that chance is as far off, to either side: twice the smaller of (1 + placements with at least, or at
+        most, as many in contact) / (1 + placements), and 1 at most.
     q_value
         The false discovery rate at which this pair counts (Benjamini & Hochberg 1995, J R Stat Soc B 57:289).
     """
@@ -552,8 +552,18 @@ class Tally:
             in_contact=self.touching / self.count,
             null_in_contact=float(null.touching.mean()) / self.count,
             enrichment=self.enrichment(placed),
-            p_value=float((1 + (null.touching >= self.touching).sum()) / (1 + len(null.touching))),
+            p_value=two_sided(self.touching, null.touching),
         )
+
+
+def two_sided(found: int, null: NDArray[np.integer]) -> float:
+    """Probability that chance is as far off as what was found, to either side.
+
+    >>> two_sided(9, np.arange(19)), two_sided(30, np.arange(19)), two_sided(-1, np.arange(19))
+    (1.0, 0.1, 0.1)
+    """
+    fewest = min(int((null >= found).sum()), int((null <= found).sum()))
+    return min(1.0, 2 * (1 + fewest) / (1 + len(null)))
 
 
 def less_clustered(pair: tuple[int, int], tallies: Mapping[tuple[int, int], Tally]) -> int:
