@@ -1,7 +1,7 @@
 """Ways of grouping boxes for the benchmark of mining: ours, four that are blind too, and the supervised ceiling.
 
 All get the same boxes. ``voxel_pca`` and ``autoencoder`` are also told the true number of groups, which is generous.
-``autoencoder`` and ``supervised`` learn in bfloat16, which is faster.
+``autoencoder``, ``disca_narrow`` and ``supervised`` learn in bfloat16, which is faster.
 
 - ``voxel_pca``: all boxes are aligned blindly to one average of them all (one start of 200 boxes, one round of
   refinement), turned into its frame and low-passed; principal components of the voxels inside a sphere; k-means.
