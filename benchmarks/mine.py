@@ -11,7 +11,8 @@ boxes and nothing else, but ``voxel_pca`` and ``autoencoder`` are told the true 
 - ``groups``, ``k_error``: how many groups a method finds, and by how many that is wrong; true are the complexes and
   the kinds of junk;
 - ``rarest_recall``: the largest share of the rarest complex in a group that is at least half that complex;
-- ``minutes``, ``peak_mb``: of the method, from boxes to groups, and the largest memory of the process meanwhile.
+- ``minutes``, ``peak_mb``: of the method, from boxes to groups, and the largest memory of the process meanwhile; those
+  of ``supervised`` hold the making of its own boxes.
 
 The encoder of ours has learned with labels, of random assemblies in simulated boxes and tomograms like these, but of no
 complex of nature. ``supervised`` is the ceiling: a classifier that learned from labelled boxes of the same kind. Five

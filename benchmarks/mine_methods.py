@@ -45,7 +45,7 @@ from tomotif.engine.model_folder import CARD, Known
 from tomotif.engine.predict import openvino_predictor, predict_boxes
 from tomotif.engine.pretrained import shipped_encoder_for, shipped_models
 from tomotif.models import architecture, autoencoder3d
-from tomotif.ops import clustering, moments, novelty, rotation_invariant
+from tomotif.ops import clustering, moments, rotation_invariant
 from tomotif.ops.clustering import clusters_of, count_by_bic
 from tomotif.ops.crop import standardise, to_half
 from tomotif.ops.moments import normal_poses
@@ -265,7 +265,7 @@ def is_text(line: ast.stmt) -> bool:
 def code_that_decides(method: str) -> str:
     """Code and settings that decide what a method gives, beside the boxes."""
     if method == OURS:
-        return code_of(ours, novelty, alike, pictures) + repr((PatternClusterSettings(), PictureSettings())) + ours_of()
+        return code_of(ours, alike, pictures) + repr((PatternClusterSettings(), PictureSettings())) + ours_of()
     if method == CEILING:
         network = inspect.getmodule(architecture(ClassifierSettings().model).build)
         return code_of(supervised, *([network] if network else [])) + repr(ClassifierSettings())
@@ -279,8 +279,14 @@ def code_that_decides(method: str) -> str:
 
 
 def ours_of() -> str:
-    """Code of our clustering and of the operations it takes, and the encoders' cards, which name their weights."""
-    taken = {inspect.getmodule(used) for used in vars(pattern_clusters).values() if inspect.isroutine(used)}
-    ops = sorted((one for one in taken if one and one.__name__.startswith("tomotif.ops")), key=lambda one: one.__name__)
+    """Code of our clustering and joining and of what they take, and the encoders' cards, which name their weights."""
     cards = [(folder / CARD).read_text(encoding="utf-8") for folder in shipped_models("encoders").values()]
-    return code_of(pattern_clusters, *ops) + "".join(cards)
+    return code_of(pattern_clusters, *taken_by(pattern_clusters, alike, pictures)) + "".join(cards)
+
+
+def taken_by(*takers: ModuleType) -> list[ModuleType]:
+    """Modules of operations and of averaging whose functions or classes these modules name."""
+    named = [one for taker in takers for one in vars(taker).values() if inspect.isroutine(one) or inspect.isclass(one)]
+    modules = {module for one in named if (module := inspect.getmodule(one)) and module not in takers}
+    ours = (one for one in modules if one.__name__.startswith(("tomotif.ops.", "tomotif.tasks.average.")))
+    return sorted(ours, key=lambda one: one.__name__)

@@ -23,6 +23,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,10 @@ from tomotif.engine.model_folder import CARD
 from tomotif.engine.pretrained import shipped_models
 from tomotif.io.mrc import open_tomogram
 from tomotif.io.structure import load_structure, structure_names
-from tomotif.ops import kinds, pattern_shape
 from tomotif.pipelines.demo import REAL_EDGE, WEDGE, real_tomogram, ribosome_like
 from tomotif.pipelines.mine import Mined, MineSettings, mine_patterns
 from tomotif.pipelines.stages import Run, cluster_stage, open_subtomograms
-from tomotif.tasks import embed, pattern_clusters
-from tomotif.tasks import patterns as proposing
-from tomotif.tasks.average import AlignSettings, AverageSettings, align_classes, alike, average, pictures
+from tomotif.tasks.average import AlignSettings, AverageSettings, align_classes, average
 from tomotif.tasks.cluster import RIBOSOME_LIKE, ClusterSettings
 from tomotif.tasks.fit import FitSettings, fit
 
@@ -53,6 +51,12 @@ NEAR = 100.0
 PART = 170
 """Edge in voxels of the quick run's part of the tomogram."""
 SETTINGS = MineSettings()
+DECIDING = (
+    *("ops.kinds", "ops.pattern_shape", "pipelines.mine", "pipelines.mine_encoder"),
+    *(f"tasks.{name}" for name in ("pick", "extract", "pattern_clusters", "patterns", "embed", "cluster", "fit")),
+    *(f"tasks.average.{name}" for name in ("starts", "group", "alike", "pictures", "blind", "halves", "classes")),
+)
+"""Modules of the package that decide what a cell says."""
 VIRIONS = Path(__file__).parent / "data" / "emd1155_virions.mrc"
 
 
@@ -118,8 +122,7 @@ def found_in(mined: Mined) -> dict[str, Any]:
 
 def digest(*study: Any) -> str:
     """What decides a cell, in eight letters."""
-    mined_by = (kinds, pattern_shape, pattern_clusters, proposing, alike, pictures, embed)
-    code = "".join(inspect.getsource(module) for module in mined_by)
+    code = "".join(inspect.getsource(import_module(f"tomotif.{name}")) for name in DECIDING)
     encoders = "".join((folder / CARD).read_text() for folder in shipped_models("encoders").values())
     return blake2b((repr((study, SETTINGS)) + code + encoders).encode(), digest_size=4).hexdigest()
 

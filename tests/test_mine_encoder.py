@@ -86,3 +86,12 @@ def test_a_stage_of_the_other_method(mined: tuple[Path, Path, Particles], capsys
     tomogram, folder, _ = mined
     run("mine", tomogram, "-o", folder, *QUICK, "--until", "autoencoder", code=2)
     assert "with --method encoder" in capsys.readouterr().err
+
+
+def test_a_tomogram_thinner_than_a_box_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    thin = np.random.default_rng(0).normal(size=(24, 160, 160)).astype(np.float32)
+    write_volume(tmp_path / "thin.mrc", thin, 12.0)
+    settings = ("--tilt-range=-60", "60", "--pick.threshold", "0.05")
+    run("mine", tmp_path / "thin.mrc", "-o", tmp_path / "mined", *settings, code=2)
+    told = capsys.readouterr().err
+    assert "expected tomograms at least 384 Å thick" in told and "got 288 Å in thin; take --method published" in told

@@ -38,6 +38,8 @@ _MIXED, _MOST_MIXED, _EACH_MIXED = 10, 24, 20
 _AT_EDGE = 5
 _GRID = 60
 """Points between two medians where the density is looked at, but not so many at either end."""
+_WARD = 4_000
+"""Particles at most whose Ward's clusters a mixture of Gaussians starts from: that tree takes memory by the square."""
 _MOST = 20_000
 """Particles that are looked at together; the others go to the kind of their nearest neighbour among these."""
 
@@ -190,17 +192,18 @@ def gaussians(features: Float[np.ndarray, "n f"], count: int) -> GaussianMixture
     from sklearn.mixture import GaussianMixture
 
     width = features.shape[1]
-    labels = AgglomerativeClustering(count).fit_predict(features) if count > 1 else np.zeros(len(features), np.int64)
+    some = features[:: -(-len(features) // _WARD)]
+    labels = AgglomerativeClustering(count).fit_predict(some) if count > 1 else np.zeros(len(some), np.int64)
     precision = []
     for one in range(count):
-        mine = features[labels == one]
+        mine = some[labels == one]
         spread = np.cov(mine.T).reshape(width, width) if len(mine) > width else np.eye(width)
         precision.append(np.linalg.inv(spread + _LEAST_VARIANCE * np.eye(width)))
     return GaussianMixture(
         count,
         reg_covar=_LEAST_VARIANCE,
         weights_init=np.bincount(labels) / len(labels),
-        means_init=np.stack([features[labels == one].mean(axis=0) for one in range(count)]),
+        means_init=np.stack([some[labels == one].mean(axis=0) for one in range(count)]),
         precisions_init=np.stack(precision),
         random_state=0,
     ).fit(features)

@@ -33,7 +33,17 @@ from tomotif.pipelines.mine_published import (
 from tomotif.pipelines.stages import TOMOGRAMS, Run, open_subtomograms, pick_stage, write_table
 from tomotif.report.figures import stretch
 from tomotif.tasks.embed import Interaction, InteractionSettings, candidate_region, interactions, write_embedding
-from tomotif.tasks.patterns import Pattern, PatternSettings, propose_groups, set_aside, with_groups, write_patterns
+from tomotif.tasks.patterns import (
+    BORDER,
+    NO_STRUCTURE,
+    NOISE,
+    Pattern,
+    PatternSettings,
+    propose_groups,
+    set_aside,
+    with_groups,
+    write_patterns,
+)
 from tomotif.tasks.pick import PickSettings
 
 Method = Literal["encoder", "published"]
@@ -45,6 +55,8 @@ STAGES: dict[Method, tuple[Stage, ...]] = {
 PATTERNS_YAML, PATTERNS_JSON = "patterns.yaml", "patterns.json"
 FEWEST = 20
 """Candidates that are too few to mine."""
+NULL = "two-sided, noise takes room"
+"""How interactions are counted; another text counts those of finished runs anew."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +138,8 @@ def mine_patterns(
     mined = Mined(candidates, tuple(decided), set_aside=earlier)
     if until == "patterns":
         return mined
-    return replace(
-        mined, interactions=tuple(embedding_stage(patterns, decided, settings.neighbours, run.beside("embedding")))
-    )
+    pairs = embedding_stage(patterns, decided, settings.neighbours, run.beside("embedding"), settings.groups.smoothing)
+    return replace(mined, interactions=tuple(pairs))
 
 
 def published_line(picks: Path, settings: MineSettings, run: Run, until: Stage) -> tuple[Path, Subtomograms] | None:
@@ -187,25 +198,25 @@ def decided_groups(
 
 
 def embedding_stage(
-    found: Path, patterns: Sequence[Pattern], settings: InteractionSettings, run: Run
+    found: Path, patterns: Sequence[Pattern], settings: InteractionSettings, run: Run, smoothing: float
 ) -> list[Interaction]:
     """Put the patterns that are not noise back into their tomograms, and count who neighbours whom.
 
-    Done anew when a person changed groups or names.
+    Done anew when a person changed groups or names, or an earlier version of the package counted otherwise.
     """
-    decided = {str(one.number): [one.group, one.name] for one in patterns}
-    identity = {**settings.model_dump(mode="json"), "patterns": decided}
+    given = {"patterns": {str(one.number): [one.group, one.name] for one in patterns}, "null": NULL}
+    identity = {**settings.model_dump(mode="json"), "smoothing": smoothing, **given}
     files = [found / TABLE_NAME, found / PICTURES_NAME]
     record = run.output / RECORD
-    renamed = record.exists() and read_json(record)["settings"].get("patterns") != decided
-    overwrite = run.overwrite or renamed
+    changed = record.exists() and any(read_json(record)["settings"].get(key) != value for key, value in given.items())
+    overwrite = run.overwrite or changed
     with run_folder(run.output, "embed", identity, inputs=files, seed=settings.seed, overwrite=overwrite) as folder:
         if folder.finished:
             return [Interaction(**row) for row in folder.results["interactions"]]
         tomograms = read_tomograms(found / TOMOGRAMS)
         pictures, voxel_size = open_stack(found / PICTURES_NAME)
         particles = with_groups(read_particles(found / TABLE_NAME, tomograms=tomograms), patterns)
-        structures = particles.take((particles["group"] != "noise").to_numpy())
+        structures = particles.take((particles["group"] != NOISE).to_numpy())
         names = {one.number: one.label for one in patterns}
         for tomogram in tomograms:
             target = folder / tomogram.name
@@ -218,29 +229,56 @@ def embedding_stage(
                     tomogram,
                     voxel_size=voxel_size,
                     names=names,
+                    smoothing=smoothing,
                     progress=progress,
                 )
         write_table(folder, particles, tomograms)
         write_members(folder / "members", particles, patterns, tomograms)
-        found_pairs = neighbours(particles, patterns, tomograms, settings)
+        shell = 0.5 * pictures.shape[1] * voxel_size
+        found_pairs = neighbours(particles, patterns, tomograms, settings, shell)
         write_interactions(folder / "interactions.csv", found_pairs, names)
         folder.record(particles=len(particles), interactions=[one.as_dict() for one in found_pairs])
     return found_pairs
 
 
 def neighbours(
-    particles: Particles, patterns: Sequence[Pattern], tomograms: Sequence[Tomogram], settings: InteractionSettings
+    particles: Particles,
+    patterns: Sequence[Pattern],
+    tomograms: Sequence[Tomogram],
+    settings: InteractionSettings,
+    shell: float,
 ) -> list[Interaction]:
-    """Interactions of the patterns that are not noise, where such particles can be."""
-    matter = [one.number for one in patterns if one.group not in ("noise", "carbon edge or border")]
-    chosen = particles.take(np.isin(particles["pattern"].to_numpy(np.int64), matter))
-    used = [tomogram for tomogram in tomograms if tomogram.name in set(map(str, chosen.tomogram))]
-    regions = {tomogram.name: candidate_region(chosen, tomogram, 2 * settings.contact) for tomogram in used}
-    inside = np.ones(len(chosen), dtype=bool)
-    for tomogram in used:
-        rows = chosen.tomogram == tomogram.name
-        inside[rows] = in_region(chosen.position[rows], regions[tomogram.name], tomogram)
-    return interactions(chosen.take(inside), used, settings, regions=regions) if inside.any() else []
+    """Interactions of the patterns that are some structure, where these can be.
+
+    What is noise takes up room all the same, or chance would put members where none was picked. Where patterns of the
+    border are set aside, so is the border: what lies less than ``shell`` Å from it.
+    """
+    structures = [one.number for one in patterns if one.group not in NO_STRUCTURE]
+    number = particles["pattern"].to_numpy(np.int64)
+    number = np.where(np.isin(number, structures), number, 0)
+    border = shell if any(one.group == BORDER for one in patterns) else 0.0
+    used, regions, inside = [], {}, np.zeros(len(particles), dtype=bool)
+    for tomogram in tomograms:
+        here = particles.tomogram == tomogram.name
+        chosen = particles.take(here & (number > 0))
+        if not len(chosen):
+            continue
+        region = within(candidate_region(chosen, tomogram, 2 * settings.contact), tomogram, border)
+        inside[here] = in_region(particles.position[here], region, tomogram)
+        if (inside & here & (number > 0)).any():
+            used.append(tomogram)
+            regions[tomogram.name] = region
+    inside &= np.isin(particles.tomogram.astype(str), list(regions))
+    if not regions:
+        return []
+    return interactions(particles.with_columns(pattern=number).take(inside), used, settings, regions=regions)
+
+
+def within(region: NDArray[np.bool_], tomogram: Tomogram, border: float) -> NDArray[np.bool_]:
+    """The cells of a region of which the middle lies at least so many Å from the tomogram's border."""
+    axes = zip(tomogram.volume.extent, region.shape, strict=True)
+    inner = [np.abs((np.arange(count) + 0.5) / count - 0.5) * extent <= 0.5 * extent - border for extent, count in axes]
+    return region & inner[0][:, None, None] & inner[1][:, None] & inner[2]
 
 
 def in_region(position: NDArray[np.float64], region: NDArray[np.bool_], tomogram: Tomogram) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tomotif.core import Tomogram
+from tomotif.core import InputError, Tomogram
 from tomotif.data.augment import wedge_safe_flips
 from tomotif.engine.model_folder import CARD, KNOWN, Known, check_comparable, find_model_folder, read_card
 from tomotif.engine.predict import predict_stack
@@ -21,8 +21,9 @@ from tomotif.engine.pretrained import shipped_encoder_for
 from tomotif.io.files import replacing
 from tomotif.io.run_folder import RunFolder, run_folder
 from tomotif.io.stack import create_stack
+from tomotif.io.star import read_tomograms
 from tomotif.pipelines.mine_published import PICTURES_NAME
-from tomotif.pipelines.stages import Run, extract_stage, open_subtomograms, write_results
+from tomotif.pipelines.stages import TOMOGRAMS, Run, extract_stage, open_subtomograms, write_results
 from tomotif.tasks.average.alike import join_alike
 from tomotif.tasks.average.pictures import PictureSettings, pattern_pictures
 from tomotif.tasks.classify import PredictSettings
@@ -30,8 +31,6 @@ from tomotif.tasks.extract import ExtractSettings
 from tomotif.tasks.pattern_clusters import PatternClusterSettings, cluster_views, confidence_of
 
 VIEWS_NAME = "views.npy"
-SAME_VOXEL = 0.02
-"""Relative difference from the encoder's voxel size up to which boxes are not resampled."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,22 @@ def encoder_for(tomograms: Sequence[Tomogram], model: Path | None) -> Path:
 
 
 def boxes_stage(picks: Path, model: Path, run: Run) -> RunFolder:
-    """Cut the boxes that the encoder takes, in its voxel size."""
+    """Cut the boxes that the encoder takes, in its voxel size.
+
+    Raises
+    ------
+    InputError
+        When a tomogram is thinner than they are.
+    """
     card = read_card(model)
+    edge = card.box_px * card.voxel_size
+    for tomogram in read_tomograms(picks / TOMOGRAMS):
+        thinnest = min(tomogram.volume.extent)
+        if thinnest < edge:
+            raise InputError(
+                f"expected tomograms at least {edge:g} Å thick, as the encoder's boxes are, got {thinnest:g} Å in "
+                f"{tomogram.name}; take --method published, which has --normalise.box-px, or another --encoder"
+            )
     return extract_stage(picks, ExtractSettings(box_px=card.box_px, output_voxel_size=card.voxel_size), run)
 
 

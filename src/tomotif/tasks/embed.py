@@ -22,7 +22,7 @@ from pydantic import Field
 from scipy import ndimage
 from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
-from scipy.stats import false_discovery_control
+from scipy.stats import false_discovery_control, norm
 
 from tomotif.core import InputError, Labels, Particles, Progress, Settings, Tomogram, tomograms_of
 from tomotif.core.geometry import centre_index
@@ -38,6 +38,11 @@ _BATCH = 32
 """Members turned together; their boxes are all the memory that is needed."""
 _SAME = 1e-3
 """Voxel sizes that differ by less than this fraction are one."""
+_EXCLUDED = 0.8
+"""Share of the contact distance that exclusion reaches at most: particles that shun each other would otherwise seem to
+be large."""
+_ANSCOMBE = 3 / 8
+"""Added to counts, so that their square roots have equal spread."""
 
 # ------------------------------------------------------------------------------------------------ into the tomogram
 
@@ -262,7 +267,7 @@ class InteractionSettings(Settings):
     """Particles whose positions are at most so far apart in Å are in contact: a ribosome's radius, half a membrane,
     and what picks on a membrane are apart."""
     draws: int = Field(default=999, ge=39)
-    """Random placements; no p-value is below 2 / (draws + 1)."""
+    """Random placements; p-values below 2 / (draws + 1) come from the tail of a normal distribution."""
     seed: int = 0
     """Seed of the placements."""
 
@@ -291,8 +296,7 @@ class Interaction:
         The effect size: members in contact over those expected by chance, half a member added to both; above 1 when
         they seek each other, below when they shun each other.
     p_value
-        Probability that chance is as far off, to either side: twice the smaller of (1 + placements with at least, or at
-        most, as many in contact) / (1 + placements), and 1 at most.
+        Probability that chance is as far off, to either side, see :func:`two_sided`.
     q_value
         The false discovery rate at which this pair counts (Benjamini & Hochberg 1995, J R Stat Soc B 57:289).
     """
@@ -339,8 +343,9 @@ def interactions(
     """Which patterns neighbour which more than chance has it.
 
     The null: the members of a pattern are placed anew, uniformly where candidates can be, as far from all other
-    particles and from one another as the closest observed ones of each pair of patterns. What is occupied is thus no
-    room in the null either, and exclusion alone is no interaction.
+    particles and from one another as the closest observed ones of each pair of patterns, but patterns no farther than
+    most of the contact distance. What is occupied is thus no room in the null either, and exclusion alone is no
+    interaction.
 
     Members on a sheet are one thing rather than many independent ones, and placing them apart would make chance look
     regular. So of a pair that pattern is placed anew whose members crowd each other less, and the other stays as it is.
@@ -373,7 +378,7 @@ def interactions(
     number = particles["pattern"].to_numpy(np.int64)
     patterns = [int(i) for i in np.unique(number[number > 0])]
     sites = sites_of(particles, tomograms, regions or {})
-    apart = exclusions(sites, np.unique(number))
+    apart = exclusions(sites, np.unique(number), _EXCLUDED * settings.contact)
     rng = np.random.default_rng(settings.seed)
     tallies: dict[tuple[int, int], Tally] = {}
     for done, pattern in enumerate(patterns):
@@ -483,8 +488,8 @@ def mask_points(
     )
 
 
-def exclusions(sites: Sequence[Site], numbers: NDArray[np.int64]) -> dict[tuple[int, int], float]:
-    """How near members of each pair of patterns can come to each other, in Å.
+def exclusions(sites: Sequence[Site], numbers: NDArray[np.int64], largest: float) -> dict[tuple[int, int], float]:
+    """How near members of each pair of patterns can come to each other, in Å, patterns at most the largest.
 
     The closest observed pair is somewhat farther apart than exclusion asks, the more so the fewer there are. Pairs at
     random beyond an exclusion h have their closest distance r at a mean of r³ − h³ = 3 / (4 π × pairs per volume),
@@ -501,7 +506,7 @@ def exclusions(sites: Sequence[Site], numbers: NDArray[np.int64]) -> dict[tuple[
                 nearest = min(nearest, float(nearest_distance(mine, theirs, same=a == b).min()))
                 pairs += (len(mine) * (len(mine) - 1) / 2 if a == b else len(mine) * len(theirs)) / site.volume
             free = nearest**3 - 3 / (4 * math.pi * pairs) if pairs and np.isfinite(nearest) else 0.0
-            apart[a, b] = max(0.0, free) ** (1 / 3)
+            apart[a, b] = min(max(0.0, free) ** (1 / 3), largest if a and b else np.inf)
     return apart
 
 
@@ -559,11 +564,22 @@ class Tally:
 def two_sided(found: int, null: NDArray[np.integer]) -> float:
     """Probability that chance is as far off as what was found, to either side.
 
-    >>> two_sided(9, np.arange(19)), two_sided(30, np.arange(19)), two_sided(-1, np.arange(19))
-    (1.0, 0.1, 0.1)
+    Twice the smaller of (1 + draws with at least, or at most, as many) / (1 + draws), and 1 at most. Beyond all draws,
+    where this is as small as their number allows, however far: the tail of a normal distribution for the square roots
+    of the counts (Anscombe 1948, Biometrika 35:246), which spread at least as much as those of rare independent events.
+    So a pair counts among thousands of pairs without thousands of draws for each.
+
+    >>> null = np.arange(19)
+    >>> two_sided(9, null), two_sided(19, null) <= 0.1, two_sided(400, null) < 1e-6, two_sided(-1, null) <= 0.1
+    (1.0, True, True, True)
     """
     fewest = min(int((null >= found).sum()), int((null <= found).sum()))
-    return min(1.0, 2 * (1 + fewest) / (1 + len(null)))
+    drawn = min(1.0, 2 * (1 + fewest) / (1 + len(null)))
+    if fewest:
+        return drawn
+    roots = 2 * np.sqrt(null + _ANSCOMBE)
+    off = abs(2 * np.sqrt(max(found, 0) + _ANSCOMBE) - roots.mean()) / max(float(roots.std()), 1.0)
+    return min(drawn, float(2 * norm.sf(off)))
 
 
 def less_clustered(pair: tuple[int, int], tallies: Mapping[tuple[int, int], Tally]) -> int:

@@ -37,6 +37,9 @@ Group = Literal[
     "noise",
 ]
 GROUPS: tuple[Group, ...] = get_args(Group)
+NOISE: Group = "noise"
+BORDER: Group = "carbon edge or border"
+NO_STRUCTURE = frozenset({NOISE, BORDER})
 FILE_NAME = "patterns.yaml"
 
 _FAINT = 0.1
@@ -208,7 +211,7 @@ def propose_groups(
             near_border=None if near is None or not len(rows) else float(near[rows].mean()),
             agreement=agreement(pictures[i], subtomograms, rows, settings.smoothing),
         )
-        usual = None if near is None else float(near.mean())
+        usual = None if near is None or not len(rows) else usually_near(near, particles, rows)
         group, evidence = judged(shape, members, settings, strongest=strongest, usually_near_border=usual)
         patterns.append(Pattern(i + 1, group, group, evidence, shape, members))
     return patterns
@@ -257,6 +260,13 @@ def near_border(particles: Particles, tomograms: Sequence[Tomogram], distance: f
     extent = np.array([extents[name] for name in particles.tomogram])
     depth = np.minimum(particles.position, extent - particles.position)
     return np.asarray(depth.min(axis=1) < distance)
+
+
+def usually_near(near: NDArray[np.bool_], particles: Particles, rows: NDArray[np.int64]) -> float:
+    """Share of all particles near the border, in the tomograms of some of them: a mean over these."""
+    names, where = np.unique(particles.tomogram.astype(str), return_inverse=True)
+    share = np.bincount(where, weights=near) / np.bincount(where, minlength=len(names))
+    return float(share[where[rows]].mean())
 
 
 def agreement(
@@ -309,23 +319,23 @@ def judged(
     strongest
         Contrast of the strongest picture.
     usually_near_border
-        Share of all particles near the tomogram's border.
+        Share of all particles of the same tomograms near the border.
     """
     if shape.signal < settings.least_signal or not shape.bodies:
-        return "noise", f"nothing rises clearly above the background: {shape.signal:.1f} times its standard deviation"
+        return NOISE, f"nothing rises clearly above the background: {shape.signal:.1f} times its standard deviation"
     if shape.contrast < _FAINT * strongest:
-        return "noise", f"its contrast is {shape.contrast / strongest:.0%} of that of the strongest picture"
+        return NOISE, f"its contrast is {shape.contrast / strongest:.0%} of that of the strongest picture"
     if shape.one_sidedness >= _HALF and shape.filling >= _FILLED:
         return (
-            "carbon edge or border",
+            BORDER,
             f"one half of the box is dense and the other empty (one-sidedness {shape.one_sidedness:.2f}), "
             f"{shape.filling:.0%} of the box is filled",
         )
     if members.near_border is not None and at_border(members.near_border, usually_near_border or 0.0):
         return (
-            "carbon edge or border",
+            BORDER,
             f"{members.near_border:.0%} of its members lie within half a box of the tomogram's border, "
-            f"{usually_near_border or 0:.0%} of all particles",
+            f"{usually_near_border or 0:.0%} of all particles there",
         )
     if shape.layer >= _LAYER and all(found.kind == "globule" for found in shape.bodies):
         return (
@@ -339,8 +349,12 @@ def judged(
 
 
 def at_border(share: float, usual: float) -> bool:
-    """Whether so many members near the border are more than chance."""
-    return share >= max(_AT_BORDER, min(_ENRICHED * usual, 1.0))
+    """Whether so many members near the border are more than chance; never where most particles are near it.
+
+    >>> at_border(0.9, 0.2), at_border(0.9, 0.5), at_border(1.0, 0.7)
+    (True, False, False)
+    """
+    return share >= max(_AT_BORDER, _ENRICHED * usual)
 
 
 def described(found: Body) -> str:
