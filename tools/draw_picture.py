@@ -28,15 +28,17 @@ from tomotif.report.sections import build_section, class_names, class_titles
 from tomotif.report.slices import Slice, SliceView
 
 OUTPUT = Path(__file__).resolve().parents[1] / "docs/picture.jpg"
-PANELS = {"simulated_classes": "A simulated tomogram: particles found and named", "real_mined/embedding": "A real cell"}
+PANELS = {
+    "simulated_classes": "A simulated tomogram: particles found and named",
+    "real_mined/embedding": "A real cell: patterns found without labels",
+}
 """Run folders of the demo, and what their pictures are called."""
 
 
 def view_of(folder: Path, stage: str) -> SliceView:
     """The slices that the report shows of a stage."""
-    runs = read_runs([folder])
-    names = class_names(runs)
-    [run] = [run for run in runs if run.folder == folder / stage]
+    [run] = read_runs([folder / stage])
+    names = class_names([run])
     section = build_section(run, Palette.of(names, class_titles(names)), brief=False, projection="t-sne")
     return next(block.data for block in section.blocks if block.kind == "view")
 
@@ -52,6 +54,11 @@ def lines_of(path: str) -> Iterator[NDArray[np.float64]]:
         yield np.array(line.removeprefix("M").split(), np.float64).reshape(-1, 2)
 
 
+def stroke(dash: str) -> str | tuple[float, list[float]]:
+    """Matplotlib's line style for SVG's dashes."""
+    return (0.0, [float(length) for length in dash.split()]) if dash else "-"
+
+
 def draw(axes: Axes, view: SliceView, title: str) -> None:
     """One slice with what is marked in it, a scale bar, and a legend below."""
     shown = richest(view)
@@ -59,18 +66,23 @@ def draw(axes: Axes, view: SliceView, title: str) -> None:
     axes.imshow(image, cmap="gray", extent=(0, shown.width, shown.height, 0), interpolation="bilinear")
     for ring in shown.rings:
         if "quiet" not in ring.key:
-            axes.add_patch(Circle((ring.x, ring.y), ring.radius, fill=False, color=ring.colour, linewidth=1.3))
+            look = {"color": ring.colour, "linewidth": 1.3, "linestyle": stroke(ring.dash)}
+            axes.add_patch(Circle((ring.x, ring.y), ring.radius, fill=False, **look))
     for area in shown.areas:
         for line in lines_of(area.path) if "quiet" not in area.key else ():
-            axes.fill(*line.T, facecolor=(area.colour, 0.35), edgecolor=area.colour, linewidth=0.9)
+            filled = (area.colour, 0.1 if area.dash else 0.4)
+            axes.fill(*line.T, facecolor=filled, edgecolor=area.colour, linewidth=1, linestyle=stroke(area.dash))
     right, low = 0.97 * shown.width, 0.95 * shown.height
     axes.plot([right - shown.bar, right], [low, low], color="white", linewidth=2.5, solid_capstyle="butt")
-    axes.text(right - shown.bar / 2, 0.985 * low, shown.bar_label, color="white", ha="center", va="bottom", fontsize=8)
+    axes.text(right - shown.bar / 2, 0.985 * low, shown.bar_label, color="white", ha="center", va="bottom")
     axes.set(xlim=(0, shown.width), ylim=(shown.height, 0), xticks=[], yticks=[])
     axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
     entries = [entry for entry in view.legend if not entry.quiet]
     axes.legend(
-        [Line2D([], [], marker="o", linestyle="", markersize=6, color=entry.style.colour) for entry in entries],
+        [
+            Line2D([], [], color=entry.style.colour, linewidth=3, linestyle=stroke(entry.style.dash))
+            for entry in entries
+        ],
         [f"{entry.style.label} · {entry.count}" for entry in entries],
         loc="upper left",
         bbox_to_anchor=(0, -0.01),
@@ -78,7 +90,7 @@ def draw(axes: Axes, view: SliceView, title: str) -> None:
         frameon=False,
         fontsize=8,
         borderaxespad=0,
-        handletextpad=0.1,
+        handlelength=1.5,
     )
 
 
