@@ -88,6 +88,15 @@ def test_a_stage_of_the_other_method(mined: tuple[Path, Path, Particles], capsys
     assert "with --method encoder" in capsys.readouterr().err
 
 
+def test_what_pictures_are_seen_through_can_be_changed(mined: tuple[Path, Path, Particles]) -> None:
+    tomogram, folder, _ = mined
+    painted = []
+    for smoothing in ("40", "25"):
+        run("mine", tomogram, "-o", folder, *QUICK, "--groups.smoothing", smoothing)
+        painted.append(np.array(open_labels(folder / "embedding" / "cell" / "labels.mrc").data) > 0)
+    assert painted[0].any() and painted[1].any() and (painted[0] != painted[1]).any()
+
+
 def test_a_tomogram_thinner_than_a_box_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     thin = np.random.default_rng(0).normal(size=(24, 160, 160)).astype(np.float32)
     write_volume(tmp_path / "thin.mrc", thin, 12.0)

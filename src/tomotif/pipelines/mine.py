@@ -202,10 +202,12 @@ def embedding_stage(
 ) -> list[Interaction]:
     """Put the patterns that are not noise back into their tomograms, and count who neighbours whom.
 
-    Done anew when a person changed groups or names, or an earlier version of the package counted otherwise.
+    Done anew when a person changed groups or names, how pictures are seen is another, or an earlier version of the
+    package counted otherwise.
     """
-    given = {"patterns": {str(one.number): [one.group, one.name] for one in patterns}, "null": NULL}
-    identity = {**settings.model_dump(mode="json"), "smoothing": smoothing, **given}
+    decided = {str(one.number): [one.group, one.name] for one in patterns}
+    given = {"patterns": decided, "smoothing": smoothing, "null": NULL}
+    identity = {**settings.model_dump(mode="json"), **given}
     files = [found / TABLE_NAME, found / PICTURES_NAME]
     record = run.output / RECORD
     changed = record.exists() and any(read_json(record)["settings"].get(key) != value for key, value in given.items())

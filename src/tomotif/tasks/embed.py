@@ -570,7 +570,7 @@ def two_sided(found: int, null: NDArray[np.integer]) -> float:
     So a pair counts among thousands of pairs without thousands of draws for each.
 
     >>> null = np.arange(19)
-    >>> two_sided(9, null), two_sided(19, null) <= 0.1, two_sided(400, null) < 1e-6, two_sided(-1, null) <= 0.1
+    >>> two_sided(9, null), two_sided(19, null) <= 0.1, two_sided(400, null) < 1e-6, two_sided(0, null + 1) <= 0.1
     (1.0, True, True, True)
     """
     fewest = min(int((null >= found).sum()), int((null <= found).sum()))
@@ -578,7 +578,7 @@ def two_sided(found: int, null: NDArray[np.integer]) -> float:
     if fewest:
         return drawn
     roots = 2 * np.sqrt(null + _ANSCOMBE)
-    off = abs(2 * np.sqrt(max(found, 0) + _ANSCOMBE) - roots.mean()) / max(float(roots.std()), 1.0)
+    off = abs(2 * np.sqrt(found + _ANSCOMBE) - roots.mean()) / max(float(roots.std()), 1.0)
     return min(drawn, float(2 * norm.sf(off)))
 
 
